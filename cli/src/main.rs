@@ -1,0 +1,3 @@
+//! The quorate binary.
+
+fn main() {}

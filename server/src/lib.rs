@@ -1,0 +1,1 @@
+//! Everything that waits: sockets, the log, the Raft engine, clocks.

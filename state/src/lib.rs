@@ -1,0 +1,1 @@
+//! The replicated tree, its sessions and watches, as plain synchronous functions.
