@@ -440,6 +440,9 @@ fn an_empty_file_asks_for_the_data_directory() {
 
 // Values.
 
+/// No name server is asked for it: a label has 63 letters at most.
+const LONG_LABEL: &str = "clientPortAddress=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.invalid";
+
 #[test]
 fn bad_values_stop_the_server_with_file_line_and_key() {
     let table = [
@@ -462,7 +465,7 @@ fn bad_values_stop_the_server_with_file_line_and_key() {
             "clientPortAddress=not a host",
             "neither an IP address nor a host name",
         ),
-        ("clientPortAddress=999.1.1.1.invalid", "cannot be resolved"),
+        (LONG_LABEL, "cannot be resolved"),
         ("dataDir=", "the path is empty"),
         ("dataLogDir=a\\u0000b", "\"a\\0b\" holds a zero byte"),
         ("minSessionTimeout=-2", "\"-2\" is not"),
