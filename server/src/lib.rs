@@ -1,1 +1,3 @@
 //! Everything that waits: sockets, the log, the Raft engine, clocks.
+
+pub mod config;
