@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use super::Disconnect;
 use super::connection::Connection;
 use super::outbox::Outbox;
+use crate::admin::four_letter::TRACE_MASK_DEFAULT;
 use crate::clock::Clock;
 use crate::config::{Config, Secret};
 use crate::consensus::{Admission, Consensus};
@@ -70,6 +71,23 @@ impl Limits {
     }
 }
 
+/// Opens the socket clients connect to.
+///
+/// # Errors
+///
+/// The operating system's, a port in use for one.
+pub fn bind(config: &Config) -> io::Result<TcpListener> {
+    let address = config.client_address;
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // A restart must not wait for connections of the last run to time out.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(config.client_listen_backlog.map_or(BACKLOG_DEFAULT, Into::into))
+}
+
 /// What all client connections share.
 pub struct ClientPort {
     pub config: Config,
@@ -81,6 +99,8 @@ pub struct ClientPort {
     pub metrics: Arc<Metrics>,
     pub clock: Arc<dyn Clock>,
     pub randomness: Arc<dyn Randomness>,
+    /// What the `gtmk` and `stmk` commands show and set.
+    pub trace_mask: AtomicI64,
     super_digest: Option<Secret>,
     connection_numbers: AtomicU64,
     addresses: Mutex<HashMap<IpAddr, u32>>,
@@ -108,6 +128,7 @@ impl ClientPort {
             limits: Limits::new(&config),
             super_digest: config.super_digest.clone(),
             connection_numbers: AtomicU64::new(consensus.incarnation().first_connection()),
+            trace_mask: AtomicI64::new(TRACE_MASK_DEFAULT),
             config,
             replica,
             consensus,
@@ -118,24 +139,6 @@ impl ClientPort {
             randomness,
             addresses: Mutex::new(HashMap::new()),
         }
-    }
-
-    /// Opens the socket clients connect to.
-    ///
-    /// # Errors
-    ///
-    /// The operating system's, a port in use for one.
-    pub fn bind(&self) -> io::Result<TcpListener> {
-        let address = self.config.client_address;
-        let socket = match address {
-            SocketAddr::V4(_) => TcpSocket::new_v4()?,
-            SocketAddr::V6(_) => TcpSocket::new_v6()?,
-        };
-        // A restart must not wait for connections of the last run to time out.
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        let backlog = self.config.client_listen_backlog;
-        socket.listen(backlog.map_or(BACKLOG_DEFAULT, Into::into))
     }
 
     /// Accepts and serves clients until `stop`, then until every connection has ended.
