@@ -314,14 +314,14 @@ impl Draft {
 
     /// ZooKeeper raises it to 3, too.
     fn set_snapshots_kept(&mut self, entry: &Entry) -> Result<(), ConfigError> {
-        let kept = entry.bound()?.unwrap_or(SNAPSHOTS_KEPT_MIN);
         let asked: i64 = entry.integer(i64::from(i32::MIN)..=I32_MAX)?;
-        self.snapshots_kept = kept.max(SNAPSHOTS_KEPT_MIN);
-        if i64::from(self.snapshots_kept.get()) != asked {
-            let to = u64::from(self.snapshots_kept.get());
+        if asked < i64::from(SNAPSHOTS_KEPT_MIN.get()) {
+            let to = u64::from(SNAPSHOTS_KEPT_MIN.get());
             let why = "the lowest number of snapshots to keep";
             self.warn(entry, Note::Adjusted { to, why });
         }
+        let kept = entry.bound()?.unwrap_or(SNAPSHOTS_KEPT_MIN);
+        self.snapshots_kept = kept.max(SNAPSHOTS_KEPT_MIN);
         Ok(())
     }
 
