@@ -18,6 +18,7 @@ mod properties;
 mod secret;
 #[cfg(test)]
 mod tests;
+mod value;
 mod words;
 
 use std::net::SocketAddr;

@@ -320,6 +320,13 @@ fn a_path_is_read_as_utf_8_and_as_latin_1_only_if_it_is_not() {
 }
 
 #[test]
+fn a_continued_line_is_no_comment_whatever_it_begins_with() {
+    let config = Files::raw(b"clientPort=1\ndataDir=/d/\\\n  #x\\\\\n# \\\nsnapCount=9\n").config();
+    assert_eq!(config.data_dir, PathBuf::from("/d/#x\\"));
+    assert_eq!(config.snapshot_entries, 9);
+}
+
+#[test]
 fn the_last_of_several_lines_counts_and_the_others_are_named() {
     let files = Files::with("tickTime=bad\nzookeeper.tickTime=20\n# c\ntickTime=30\n");
     assert_eq!(
