@@ -1,1 +1,4 @@
 //! Everything that waits: sockets, the log, the Raft engine, clocks.
+
+pub mod consensus;
+pub mod storage;
