@@ -410,8 +410,8 @@ impl Replica {
                     watches,
                     number,
                     &request,
-                    |path| state.stat(path),
-                    &mut |kind, path| {
+                    |path: &str| state.stat(path),
+                    &mut |kind, path: &str| {
                         if self.may_hear(state, path, &identities) {
                             inner.push_event(Zxid::NONE, kind, path);
                         }

@@ -89,17 +89,18 @@ impl Server {
 
         let server_id = u64::from(config.server_id);
         let mut data_dir = DataDir::open(&config.data_dir, &config.log_dir)?;
-        if data_dir.identity().is_none() {
-            data_dir.initialize(Identity {
-                cluster: u64::from_le_bytes(random(&*randomness)),
-                server: server_id,
-            })?;
-        }
-        let (failed, storage_failed) = watch::channel(None);
         let options = LogOptions {
             segment_bytes: config.log_segment_bytes,
             ..LogOptions::default()
         };
+        if data_dir.identity().is_none() {
+            let identity = Identity {
+                cluster: u64::from_le_bytes(random(&*randomness)),
+                server: server_id,
+            };
+            data_dir.initialize(identity, &options)?;
+        }
+        let (failed, storage_failed) = watch::channel(None);
         let log = Arc::new(data_dir.open_log(
             options,
             Arc::new(move |error: &StorageError| {
