@@ -13,10 +13,10 @@ mod session;
 mod watches;
 mod words;
 
-use quorate_tests::server::Settings;
+use quorate_tests::server::{Product, Settings};
 
 use crate::compare;
-use crate::wire::Conversation;
+use crate::wire::{Conversation, UNEXPECTED};
 
 fn conversation(test: &'static str, script: impl Fn(&Conversation) + Sync) {
     conversation_with(test, &Settings::default(), script);
@@ -30,6 +30,12 @@ fn conversation_with(
     compare(test, &[], settings, |server| {
         let conversation = Conversation::new(server.address());
         script(&conversation);
-        conversation.into_lines()
+        let lines = conversation.into_lines();
+        let lost = lines.iter().find(|line| line.ends_with(UNEXPECTED));
+        assert!(
+            server.product() == Product::Quorate || lost.is_none(),
+            "{test}: the reference ends the conversation: {lost:?}"
+        );
+        lines
     });
 }

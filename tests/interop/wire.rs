@@ -17,6 +17,8 @@ use quorate_tests::transcript::now_ms;
 
 /// How long a server may stay silent before the transcript says so.
 const SILENCE: Duration = Duration::from_secs(10);
+/// Marks the end of a connection in place of an answer: what follows in the transcript says nothing.
+pub(crate) const UNEXPECTED: &str = "instead of an answer";
 /// Longer than any conversation takes.
 pub(crate) const SESSION_MS: i32 = 30_000;
 
@@ -667,17 +669,17 @@ impl Connection {
         self.reply(label);
     }
 
-    /// Sends and waits, noting nothing unless it fails: for setting the scene.
+    /// Sends and waits, noting only events and failure: for setting the scene.
     pub(crate) fn quietly(&mut self, request: &Request) {
         self.send(request);
-        let kept = self.memory.borrow().lines.len();
         self.reply("setting the scene");
         let mut memory = self.memory.borrow_mut();
-        if memory.lines[kept..]
-            .iter()
-            .all(|line| line.contains(": ok"))
+        if memory
+            .lines
+            .last()
+            .is_some_and(|line| line.contains(": ok"))
         {
-            memory.lines.truncate(kept);
+            memory.lines.pop();
         }
     }
 
@@ -690,7 +692,7 @@ impl Connection {
                     let line = self.describe_reply(&body);
                     return self.note(label, &line);
                 }
-                Err(why) => return self.note(label, why),
+                Err(why) => return self.note(label, &format!("{why} {UNEXPECTED}")),
             }
         }
     }
@@ -825,8 +827,10 @@ impl Connection {
             Shape::Number => format!(" {}", reader.int()?),
             Shape::Results => self.results(reader)?,
             Shape::Users => {
-                let users =
+                let mut users =
                     reader.many(|reader| Some(format!("{}:{}", reader.text()?, reader.text()?)))?;
+                // Of no promised order: 3.8 keeps them in a hash set.
+                users.sort();
                 format!(" {users:?}")
             }
         })

@@ -227,7 +227,8 @@ fn each_create_takes_the_modes_it_knows() {
                     &create_with(op, &path, b"d", OPEN, flags),
                 );
             }
-            for ttl in [-1, 0, 1_000_000] {
+            // A negative TTL in a mode without one stops Apache ZooKeeper 3.8.0: see quorate_only.
+            for ttl in [0, 1_000_000] {
                 let path = format!("/m/21x{flags}x{ttl}");
                 a.call(
                     &format!("op 21 flags {flags} ttl {ttl}"),

@@ -146,6 +146,7 @@ fn lists_of_watches_and_sessions_have_the_same_shape() {
                             format!("{}0x..{rest}", &line[..at])
                         }
                         _ if word == "cons" => keys_of_connection(line),
+                        _ if line.contains(" Sets (") => shape(word, line),
                         _ => line.to_owned(),
                     })
                     .map(|line| match line.find("ip: /") {
