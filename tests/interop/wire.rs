@@ -716,6 +716,19 @@ impl Connection {
         }
     }
 
+    /// The zxid in the header of the next frame, event or reply.
+    pub(crate) fn zxid_of_next_frame(&mut self) -> Option<i64> {
+        let body = self.read_frame().ok()?;
+        Reader(body.get(4..)?).long()
+    }
+
+    /// The error in the header of the next frame.
+    pub(crate) fn error_of_next_frame(&mut self) -> Option<i32> {
+        let body = self.read_frame().ok()?;
+        self.pending.pop_front();
+        Reader(body.get(12..)?).int()
+    }
+
     pub(crate) fn note(&self, label: &str, what: &str) {
         self.memory
             .borrow_mut()

@@ -32,6 +32,7 @@ pub fn normalise(text: &str) -> Vec<String> {
     let ranks: BTreeMap<i64, usize> = marked(text, "zxid")
         .into_iter()
         .filter_map(parse_number)
+        .filter(|&zxid| zxid > 0)
         .collect::<BTreeSet<i64>>()
         .into_iter()
         .enumerate()
@@ -39,7 +40,7 @@ pub fn normalise(text: &str) -> Vec<String> {
         .collect();
     let mut sessions: Vec<String> = Vec::new();
     for session in marked(text, "session") {
-        if !sessions.iter().any(|known| known == session) {
+        if !is_no_session(session) && !sessions.iter().any(|known| known == session) {
             sessions.push(session.to_owned());
         }
     }
@@ -51,7 +52,7 @@ pub fn normalise(text: &str) -> Vec<String> {
                     Some(zxid) => format!("z{}", ranks[&zxid]),
                     None => format!("not a zxid: {value}"),
                 },
-                "session" if matches!(value, "0" | "0x0") => "0".to_owned(),
+                "session" if is_no_session(value) => "0".to_owned(),
                 "session" => {
                     let place = sessions.iter().position(|known| known == value);
                     format!("s{}", place.map_or(0, |place| place + 1))
@@ -61,6 +62,10 @@ pub fn normalise(text: &str) -> Vec<String> {
             })
         })
         .collect()
+}
+
+fn is_no_session(value: &str) -> bool {
+    matches!(value, "0" | "0x0")
 }
 
 /// `now` for a time of this run in milliseconds, else the value.

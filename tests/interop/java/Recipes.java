@@ -140,7 +140,7 @@ public class Recipes extends Script {
         step("sync", () -> { a.sync().forPath("/"); return "done"; });
         step("watches", () -> {
             CountDownLatch latch = new CountDownLatch(1);
-            a.watchers().add().forPath("/added").getClass();
+            a.watchers().add().forPath("/added");
             a.getData().usingWatcher((org.apache.curator.framework.api.CuratorWatcher) event -> latch.countDown()).forPath("/or/set");
             b.setData().forPath("/or/set", b("3"));
             return latch.await(20, TimeUnit.SECONDS);
@@ -442,7 +442,11 @@ public class Recipes extends Script {
     void reconnect() throws Exception {
         CuratorFramework cut = start(proxied);
         List<String> states = new CopyOnWriteArrayList<>();
-        cut.getConnectionStateListenable().addListener((client, state) -> states.add(state.toString()));
+        cut.getConnectionStateListenable().addListener((client, state) -> {
+            if (state != ConnectionState.CONNECTED) { // may or may not have been told already
+                states.add(state.toString());
+            }
+        });
         CuratorCache cache = CuratorCache.build(cut, "/again");
         List<String> seen = new CopyOnWriteArrayList<>();
         cache.listenable().addListener(CuratorCacheListener.builder()
