@@ -48,6 +48,8 @@ pub(crate) struct Outcome {
     /// Nanoseconds.
     pub(crate) latency: Histogram<u64>,
     pub(crate) ops: u64,
+    /// Replies in all, those before and after measuring included.
+    pub(crate) replies: u64,
     pub(crate) elapsed: Duration,
     /// How often each error code came, the warm-up included.
     pub(crate) errors: BTreeMap<i32, u64>,
@@ -63,6 +65,7 @@ impl Outcome {
         Self {
             latency: new_histogram(),
             ops: 0,
+            replies: 0,
             elapsed: Duration::ZERO,
             errors: BTreeMap::new(),
             cpu: Duration::ZERO,
@@ -76,6 +79,7 @@ impl Outcome {
         // Both have the same bounds, so this cannot fail.
         let _ = self.latency.add(&other.latency);
         self.ops += other.ops;
+        self.replies += other.replies;
         self.elapsed = self.elapsed.max(other.elapsed);
         for (code, count) in &other.errors {
             *self.errors.entry(*code).or_default() += count;
@@ -326,6 +330,7 @@ impl<'a> Driver<'a> {
                 self.outcome.latency.saturating_record(latency_ns.max(1));
             }
             self.outcome.ops += u64::from(counting);
+            self.outcome.replies += 1;
         }
         self.outstanding_total -= replies;
         if counting && self.phase == Phase::Draining {

@@ -4,6 +4,7 @@
 //! `docs/benchmarks.md` says what is measured and how. Whatever goes wrong ends the command with
 //! exit code 1: a run with an error in it has no figure.
 
+mod compare;
 mod driver;
 mod error;
 mod fill;
@@ -25,6 +26,8 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::compare::CompareConfig;
+use crate::compare::server::Programs;
 use crate::driver::Stop;
 use crate::error::BenchError;
 use crate::run::{RunConfig, measure};
@@ -52,6 +55,8 @@ enum Command {
     Ready(ReadyArgs),
     /// Serve as the floor: one fsynced log and nothing else. Keeps no data
     FloorServer(FloorArgs),
+    /// Compare Quorate with Apache ZooKeeper and the floor, and print the report in Markdown
+    Compare(CompareArgs),
 }
 
 #[derive(Args)]
@@ -133,6 +138,34 @@ struct FloorArgs {
     data_bytes: usize,
 }
 
+#[derive(Args)]
+struct CompareArgs {
+    /// About one minute instead of a quarter of an hour: fewer cells, fewer znodes
+    #[arg(long)]
+    short: bool,
+    /// For data folders; on the disk to measure, not in memory
+    #[arg(long, default_value = "target/bench-data")]
+    dir: PathBuf,
+    #[arg(long, default_value = "target/release/quorate")]
+    quorate: PathBuf,
+    #[arg(long, default_value = "/usr/bin/java")]
+    java: PathBuf,
+    /// Apache ZooKeeper, by default where Debian's package has it
+    #[arg(
+        long,
+        default_value = "/etc/zookeeper/conf:/usr/share/java/zookeeper.jar"
+    )]
+    zookeeper_classpath: String,
+    #[arg(long)]
+    repetitions: Option<usize>,
+    /// Seconds to measure per cell and repetition
+    #[arg(long, value_parser = parse_seconds)]
+    seconds: Option<f64>,
+    /// Znodes in the comparison of memory; 0 leaves it out
+    #[arg(long, value_parser = clap::value_parser!(u32).range(0..=90_000_000))]
+    znodes: Option<u32>,
+}
+
 /// Frames of more than 1 MiB are refused by servers, and a multi carries 100 creates.
 const DATA_BYTES_MAX: usize = 8 << 10;
 
@@ -159,6 +192,7 @@ fn main() -> ExitCode {
             let address = SocketAddr::from(([127, 0, 0, 1], args.port));
             floor::serve(&args.dir, address, args.data_bytes)
         }
+        Command::Compare(args) => compare(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -213,6 +247,32 @@ fn ready(args: &ReadyArgs) -> Result<(), BenchError> {
     let patience = Duration::from_secs(args.patience);
     let waited = ready::wait(args.server, Instant::now(), patience, || Ok(()))?;
     print(&format!("{:.1} ms", waited.as_secs_f64() * 1e3))
+}
+
+fn compare(args: CompareArgs) -> Result<(), BenchError> {
+    let (repetitions, seconds, warmup, first_warmup, znodes) = if args.short {
+        (2, 0.8, 0.2, 4.0, 200_000)
+    } else {
+        (3, 1.25, 0.25, 10.0, 1_000_000)
+    };
+    let config = CompareConfig {
+        programs: Programs {
+            java: args.java,
+            zookeeper_classpath: args.zookeeper_classpath,
+            quorate: args.quorate,
+        },
+        dir: args.dir,
+        short: args.short,
+        repetitions: args.repetitions.unwrap_or(repetitions),
+        span: Duration::from_secs_f64(args.seconds.unwrap_or(seconds)),
+        warmup: Duration::from_secs_f64(warmup),
+        first_warmup: Duration::from_secs_f64(first_warmup),
+        znodes: args.znodes.unwrap_or(znodes),
+    };
+    let report = compare::compare(&config, &mut |line| {
+        let _ = writeln!(std::io::stderr(), "{line}");
+    })?;
+    print(&report)
 }
 
 fn print(text: &str) -> Result<(), BenchError> {

@@ -110,6 +110,12 @@ impl Measurement {
         self.outcome.cpu.as_secs_f64() * 1e6 / (self.outcome.ops.max(1) as f64)
     }
 
+    /// What one operation cost the server.
+    pub(crate) fn server_us_per_op(&self) -> Option<f64> {
+        let replies = self.outcome.replies.max(1) as f64;
+        self.server_cpu.map(|cpu| cpu.as_secs_f64() * 1e6 / replies)
+    }
+
     /// For people.
     pub(crate) fn line(&self) -> String {
         let config = &self.config;
@@ -163,8 +169,8 @@ impl Measurement {
             let _ = write!(json, ",\"{name}_us\":{:.1}", self.latency_us(quantile));
         }
         let _ = write!(json, ",\"generator_us_per_op\":{:.3}", self.own_us_per_op());
-        if let Some(cpu) = self.server_cpu {
-            let _ = write!(json, ",\"server_cpu_seconds\":{:.2}", cpu.as_secs_f64());
+        if let Some(us_per_op) = self.server_us_per_op() {
+            let _ = write!(json, ",\"server_us_per_op\":{us_per_op:.3}");
         }
         json.push('}');
         json

@@ -6,7 +6,7 @@ use crate::error::BenchError;
 use crate::wire::{Paths, Reply, Template};
 
 /// An operation, or a mixture of get and set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Op {
     Create,
     Set,
