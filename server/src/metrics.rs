@@ -123,7 +123,12 @@ impl Latency {
     }
 
     fn reset(&self) {
-        for counter in [&self.count, &self.sum_us, &self.max_us, &self.min_us_plus_one] {
+        for counter in [
+            &self.count,
+            &self.sum_us,
+            &self.max_us,
+            &self.min_us_plus_one,
+        ] {
             counter.store(0, Relaxed);
         }
     }

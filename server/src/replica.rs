@@ -33,16 +33,28 @@ use crate::session_tracker::SessionTracker;
 #[derive(Debug)]
 pub enum Ask {
     /// A read, and the watch it leaves behind.
-    Read { query: Query, watch: bool },
+    Read {
+        query: Query,
+        watch: bool,
+    },
     /// An answer that needs nothing but its turn: ping, auth, whoAmI, sync after its barrier.
     Known(Response<'static>),
     /// A refusal that needs nothing but its turn.
     Refused(ErrorCode),
     /// As [`Ask::Refused`], and the connection ends.
     RefusedFinally(ErrorCode, Disconnect),
-    AddWatch { path: String, kind: WatchKind },
-    CheckWatches { path: String, kind: WatcherType },
-    RemoveWatches { path: String, kind: WatcherType },
+    AddWatch {
+        path: String,
+        kind: WatchKind,
+    },
+    CheckWatches {
+        path: String,
+        kind: WatcherType,
+    },
+    RemoveWatches {
+        path: String,
+        kind: WatcherType,
+    },
     SetWatches(Box<SetWatches2>),
 }
 
@@ -186,7 +198,14 @@ impl Replica {
             if inner.owed_count() > 0 {
                 inner.owe(Owed::Local(local));
             } else {
-                self.give(&state, watches.as_deref_mut(), outbox, &mut inner, local, now_us);
+                self.give(
+                    &state,
+                    watches.as_deref_mut(),
+                    outbox,
+                    &mut inner,
+                    local,
+                    now_us,
+                );
             }
         }
     }
@@ -244,7 +263,11 @@ impl Replica {
         if origin.server != self.server || origin.number == 0 {
             return;
         }
-        let Some(outbox) = self.outboxes.get(&origin.number).map(|entry| Arc::clone(&entry)) else {
+        let Some(outbox) = self
+            .outboxes
+            .get(&origin.number)
+            .map(|entry| Arc::clone(&entry))
+        else {
             return;
         };
         let mut inner = outbox.lock();
@@ -295,10 +318,18 @@ impl Replica {
     fn on_session_event(&self, event: SessionEvent, origin: Connection) {
         self.sessions.on_event(&event, self.clock.monotonic_ms());
         match event {
-            SessionEvent::Attached { from: Some(from), connection, .. } if from != connection => {
+            SessionEvent::Attached {
+                from: Some(from),
+                connection,
+                ..
+            } if from != connection => {
                 self.cut(from, Disconnect::SessionMoved);
             }
-            SessionEvent::Ended { connection, expired, .. } if expired => {
+            SessionEvent::Ended {
+                connection,
+                expired,
+                ..
+            } if expired => {
                 self.metrics.sessions_expired.fetch_add(1, Relaxed);
                 self.cut(connection, Disconnect::SessionExpired);
             }
@@ -465,7 +496,8 @@ fn greet(inner: &mut Inner, grant: Option<&SessionGrant>, read_only: Option<bool
 /// on a znode that is not there, whose watch waits for it.
 fn leave_watch(watches: &mut WatchTable, number: u64, query: &Query, error: Option<&OpError>) {
     match (query, error) {
-        (Query::Exists { path }, None | Some(OpError::NoNode)) | (Query::GetData { path }, None) => {
+        (Query::Exists { path }, None | Some(OpError::NoNode))
+        | (Query::GetData { path }, None) => {
             watches.add(number, path, WatchKind::Data);
         }
         (Query::GetChildren { path } | Query::GetChildren2 { path }, None) => {

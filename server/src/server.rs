@@ -77,8 +77,8 @@ impl Server {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let randomness: Arc<dyn Randomness> = Arc::new(SystemRandomness);
-        let listener = crate::client_port::listener::bind(&config)
-            .map_err(|source| StartError::Bind {
+        let listener =
+            crate::client_port::listener::bind(&config).map_err(|source| StartError::Bind {
                 address: config.client_address,
                 source,
             })?;

@@ -58,7 +58,9 @@ pub async fn reap(
     stop: CancellationToken,
 ) {
     let interval = Duration::from_millis(config.container_check_interval_ms.into());
-    let never_used_ms = config.container_never_used_ms.map_or(0, |ms| i64::from(u32::from(ms)));
+    let never_used_ms = config
+        .container_never_used_ms
+        .map_or(0, |ms| i64::from(u32::from(ms)));
     loop {
         tokio::select! {
             () = tokio::time::sleep(interval) => {}

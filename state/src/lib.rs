@@ -17,4 +17,5 @@ pub use command::{Action, Command, CommandError, Connection, Origin, Rules, Writ
 pub use error::OpError;
 pub use expiry::ExpiryQueue;
 pub use watches::{Event, WatchKind, WatchSummary, WatchTable, WatcherType, rearm};
-mod stub; pub use stub::*;
+mod stub;
+pub use stub::*;

@@ -126,7 +126,7 @@ const SETTINGS: &[Setting] = &[
         variable: "QUORATE_REQUESTS_OUTSTANDING_MAX",
         key: "globalOutstandingLimit",
         value: "N",
-        help: "Requests under way [default: 1000]",
+        help: "Requests under way [default: 16384]",
     },
     Setting {
         heading: "Bounds",
@@ -167,7 +167,7 @@ const SETTINGS: &[Setting] = &[
         variable: "QUORATE_SNAPSHOT_ENTRIES",
         key: "snapCount",
         value: "N",
-        help: "Log entries between snapshots [default: 100000]",
+        help: "Log entries between snapshots [default: 1000000]",
     },
     Setting {
         heading: "Log and snapshots",
@@ -175,7 +175,7 @@ const SETTINGS: &[Setting] = &[
         variable: "QUORATE_SNAPSHOT_LOG_BYTES",
         key: "quorate.snapshotLogBytes",
         value: "BYTES",
-        help: "Log bytes between snapshots, 0 for any number [default: 4 GiB]",
+        help: "Log bytes between snapshots, 0 for any number [default: 256 MiB]",
     },
     Setting {
         heading: "Log and snapshots",

@@ -325,14 +325,19 @@ fn dump(port: &ClientPort) -> String {
         connections.len()
     );
     for outbox in connections.values() {
-        let session = outbox.lock().session().map_or(0, |session| session.id.get());
+        let session = outbox
+            .lock()
+            .session()
+            .map_or(0, |session| session.id.get());
         let _ = writeln!(text, "\tip: /{} sessionId: {session:#x}", outbox.peer());
     }
     text
 }
 
 fn wchs(port: &ClientPort) -> String {
-    let summary = port.replica.inspect_watches(quorate_state::WatchTable::data_watch_summary);
+    let summary = port
+        .replica
+        .inspect_watches(quorate_state::WatchTable::data_watch_summary);
     format!(
         "{} connections watching {} paths\nTotal watches:{}\n",
         summary.connections, summary.paths, summary.total
@@ -412,7 +417,9 @@ fn mntr(port: &ClientPort) -> String {
     let metrics = &port.metrics;
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Relaxed);
     let latency = metrics.latency.read();
-    let watches = port.replica.inspect_watches(quorate_state::WatchTable::watch_count);
+    let watches = port
+        .replica
+        .inspect_watches(quorate_state::WatchTable::watch_count);
 
     line("version", &version());
     line("server_state", &mode(port));
@@ -440,17 +447,35 @@ fn mntr(port: &ClientPort) -> String {
         0 | u64::MAX => -1,
         bytes => i64::try_from(bytes).unwrap_or(i64::MAX),
     };
-    line("last_client_response_size", &response(count(&metrics.last_response_bytes)));
-    line("max_client_response_size", &response(count(&metrics.max_response_bytes)));
-    line("min_client_response_size", &response(count(&metrics.min_response_bytes)));
+    line(
+        "last_client_response_size",
+        &response(count(&metrics.last_response_bytes)),
+    );
+    line(
+        "max_client_response_size",
+        &response(count(&metrics.max_response_bytes)),
+    );
+    line(
+        "min_client_response_size",
+        &response(count(&metrics.min_response_bytes)),
+    );
     line("auth_failed_count", &count(&metrics.auth_failed));
     line("commit_count", &count(&metrics.commits));
     line("proposal_count", &count(&metrics.proposals));
     line("snap_count", &count(&metrics.snapshots));
-    line("connection_request_count", &count(&metrics.connections_accepted));
+    line(
+        "connection_request_count",
+        &count(&metrics.connections_accepted),
+    );
     line("connection_rejected", &count(&metrics.connections_rejected));
-    line("connection_drop_count", &count(&metrics.connections_dropped));
-    line("sessionless_connections_expired", &count(&metrics.sessionless_expired));
+    line(
+        "connection_drop_count",
+        &count(&metrics.connections_dropped),
+    );
+    line(
+        "sessionless_connections_expired",
+        &count(&metrics.sessionless_expired),
+    );
     line("stale_sessions_expired", &count(&metrics.sessions_expired));
     line("bytes_received_count", &count(&metrics.bytes_received));
     line("response_bytes", &count(&metrics.bytes_sent));
@@ -471,7 +496,9 @@ fn mntr(port: &ClientPort) -> String {
 fn file_descriptors() -> Option<(usize, String)> {
     let open = std::fs::read_dir("/proc/self/fd").ok()?.count();
     let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
-    let line = limits.lines().find(|line| line.starts_with("Max open files"))?;
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"))?;
     let max = line.split_whitespace().nth(3)?;
     Some((open, max.to_owned()))
 }

@@ -265,7 +265,8 @@ impl Connection {
         let Some(word) = four_letter::Word::parse(word) else {
             return Ok(false);
         };
-        let Some(answer) = four_letter::answer(&self.port, word, &self.input[LENGTH_BYTES..]) else {
+        let Some(answer) = four_letter::answer(&self.port, word, &self.input[LENGTH_BYTES..])
+        else {
             // More of the command is to come.
             return Ok(true);
         };
@@ -278,7 +279,12 @@ impl Connection {
     async fn open_session(&mut self, frame: &[u8]) -> Result<(), Disconnect> {
         let connect = ConnectRequest::decode(frame).map_err(|_| Disconnect::Malformed)?;
         let patience = self.port.limits.behind_patience;
-        if !self.port.replica.wait_applied(connect.last_zxid_seen, patience).await {
+        if !self
+            .port
+            .replica
+            .wait_applied(connect.last_zxid_seen, patience)
+            .await
+        {
             return Err(Disconnect::ServerBehind);
         }
         let timeout_ms = self.port.limits.grant_timeout(connect.timeout_ms);
@@ -297,10 +303,7 @@ impl Connection {
             return Err(Disconnect::NoSpace);
         }
         self.phase = Phase::Opening;
-        self.port
-            .metrics
-            .connections_accepted
-            .fetch_add(1, Relaxed);
+        self.port.metrics.connections_accepted.fetch_add(1, Relaxed);
         let owed = Owed::Handshake {
             read_only: connect.read_only,
         };
@@ -436,7 +439,9 @@ impl Connection {
     /// Adds to what the client has proved, or refuses and ends the connection.
     fn authenticate(&mut self, auth: &request::Auth) -> Ask {
         let proved = match auth.scheme.as_deref() {
-            Some("digest") => self.port.digest_identities(auth.auth.as_deref().unwrap_or_default()),
+            Some("digest") => self
+                .port
+                .digest_identities(auth.auth.as_deref().unwrap_or_default()),
             // An address is known without proof; asking for it changes nothing.
             Some("ip") => Vec::new(),
             _ => {

@@ -85,7 +85,11 @@ pub fn bind(config: &Config) -> io::Result<TcpListener> {
     // A restart must not wait for connections of the last run to time out.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    socket.listen(config.client_listen_backlog.map_or(BACKLOG_DEFAULT, Into::into))
+    socket.listen(
+        config
+            .client_listen_backlog
+            .map_or(BACKLOG_DEFAULT, Into::into),
+    )
 }
 
 /// What all client connections share.
@@ -113,7 +117,10 @@ impl fmt::Debug for ClientPort {
 }
 
 impl ClientPort {
-    #[expect(clippy::too_many_arguments, reason = "called once, where everything is wired up")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "called once, where everything is wired up"
+    )]
     pub fn new(
         config: Config,
         replica: Arc<Replica>,
@@ -199,7 +206,12 @@ impl ClientPort {
         }
         let number = self.connection_numbers.fetch_add(1, Relaxed);
         let now_ms = self.clock.wall_ms();
-        let outbox = Arc::new(Outbox::new(number, peer, self.limits.outbox_bytes_max, now_ms));
+        let outbox = Arc::new(Outbox::new(
+            number,
+            peer,
+            self.limits.outbox_bytes_max,
+            now_ms,
+        ));
         self.replica.register(Arc::clone(&outbox));
         let connection = Connection::new(Arc::clone(self), outbox);
         let stop = stop.clone();
@@ -236,11 +248,17 @@ impl Place {
         let limits = &port.limits;
         let mut addresses = port.addresses.lock();
         let taken = addresses.get(&address).copied().unwrap_or(0);
-        if limits.connections_per_address_max.is_some_and(|max| taken >= max) {
+        if limits
+            .connections_per_address_max
+            .is_some_and(|max| taken >= max)
+        {
             return None;
         }
         let all: u64 = addresses.values().map(|count| u64::from(*count)).sum();
-        if limits.connections_max.is_some_and(|max| all >= u64::from(max)) {
+        if limits
+            .connections_max
+            .is_some_and(|max| all >= u64::from(max))
+        {
             return None;
         }
         addresses.insert(address, taken + 1);

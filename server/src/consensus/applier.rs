@@ -164,8 +164,7 @@ impl Applier {
     fn apply_chunk(&mut self, chunk: &mut Chunk) {
         let count = chunk.entries.len() as u64;
         self.replica.apply(chunk.entries.drain(..));
-        self.admission
-            .release(chunk.own_commands, chunk.own_bytes);
+        self.admission.release(chunk.own_commands, chunk.own_bytes);
         self.metrics
             .commits
             .fetch_add(count, std::sync::atomic::Ordering::Relaxed);

@@ -37,8 +37,8 @@ use crate::client_port::Disconnect;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::replica::Replica;
-use crate::storage::snapshots::SnapshotStore;
 use crate::storage::StorageError;
+use crate::storage::snapshots::SnapshotStore;
 
 type Raft = openraft::Raft<TypeConfig, Applier>;
 
