@@ -88,6 +88,19 @@ pub enum StorageError {
         /// Id of this server.
         server: u64,
     },
+    /// The snapshot belongs to another ensemble.
+    #[error(
+        "{path} belongs to ensemble {found_cluster:016x}, not to {cluster:016x}; move it away, or \
+         check the configured folder"
+    )]
+    ForeignSnapshot {
+        /// The file.
+        path: PathBuf,
+        /// Ensemble id in the file.
+        found_cluster: u64,
+        /// Ensemble id of this server.
+        cluster: u64,
+    },
     /// The disk refused an operation. After a write or sync of the log this is for ever: what the
     /// page cache holds can no longer be told from what the disk holds.
     #[error("cannot {operation} {path} ({source}); check the disk, then start the server again")]

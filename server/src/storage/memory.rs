@@ -6,6 +6,7 @@
 //! write while reads still show it, as Linux does. Handles from before a crash fail.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,10 +19,17 @@ use super::file::{Disk, File};
 pub const SECTOR: u64 = 512;
 
 /// A disk in memory. Clones share it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct MemoryDisk(Arc<Mutex<State>>);
 
-#[derive(Debug, Default)]
+/// Without the contents, which are long.
+impl fmt::Debug for MemoryDisk {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("MemoryDisk").finish_non_exhaustive()
+    }
+}
+
+#[derive(Default)]
 struct State {
     inodes: BTreeMap<u64, Inode>,
     names: BTreeMap<PathBuf, u64>,
@@ -38,9 +46,10 @@ struct State {
     writes: u64,
     fail_write_at: Option<(u64, io::ErrorKind)>,
     fail_folder_syncs: bool,
+    corrupt_next_write: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Inode {
     /// What reads see.
     contents: Vec<u8>,
@@ -126,6 +135,11 @@ impl MemoryDisk {
     pub fn fail_write(&self, nth: u64, kind: io::ErrorKind) {
         let mut state = self.0.lock();
         state.fail_write_at = Some((state.writes + nth, kind));
+    }
+
+    /// Flips a bit of what the next write brings to the disk.
+    pub fn corrupt_next_write(&self) {
+        self.0.lock().corrupt_next_write = true;
     }
 
     /// Lets all folder syncs fail, or no longer.
@@ -361,6 +375,7 @@ impl File for MemoryFile {
             }
             let end = offset + length as u64;
             state.reserve(inode, end)?;
+            let corrupt = std::mem::take(&mut state.corrupt_next_write);
             let inode = state
                 .inodes
                 .get_mut(&inode)
@@ -369,6 +384,7 @@ impl File for MemoryFile {
                 inode.resize(end);
             }
             inode.contents[index(offset)..index(end)].copy_from_slice(&bytes[..length]);
+            inode.contents[index(offset)] ^= u8::from(corrupt);
             inode.dirty.extend(offset / SECTOR..end.div_ceil(SECTOR));
             Ok(length)
         })

@@ -85,10 +85,13 @@ fn open(folder: &std::path::Path, options: LogOptions) -> LogStore {
     let mut folders = DataDir::open(folder, &folder.join("log")).unwrap();
     if folders.identity().is_none() {
         folders
-            .initialize(Identity {
-                cluster: 7,
-                server: 1,
-            })
+            .initialize(
+                Identity {
+                    cluster: 7,
+                    server: 1,
+                },
+                &options,
+            )
             .unwrap();
     }
     let on_fatal = Arc::new(|error: &StorageError| panic!("{error}"));

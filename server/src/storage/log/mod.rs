@@ -16,7 +16,7 @@ mod tests;
 mod view;
 mod writer;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -147,7 +147,7 @@ impl std::fmt::Debug for Shared {
 struct Inner {
     view: View,
     /// Open segments, for readers.
-    files: BTreeMap<u64, Arc<dyn File>>,
+    files: writer::Files,
     queue: Queue,
     /// Bytes queued or being written.
     queued_bytes: usize,
@@ -227,7 +227,7 @@ impl Log {
                 "cut off a write that never finished and was never acknowledged"
             );
         }
-        let (writer_state, view, files) = writer::Position::from_recovered(recovered)?;
+        let (writer_state, view, files) = writer::Position::from_recovered(recovered);
         let inner = Inner {
             view,
             files,
@@ -255,16 +255,12 @@ impl Log {
         let writer = Writer::new(shared.clone(), position, jobs.clone());
         let failed = |error| StorageError::io("start a thread for", &shared.folder, error);
         let name = |name: &str| std::thread::Builder::new().name(name.to_owned());
-        let mut threads = Vec::new();
-        threads.push(
-            name("log-prepare")
-                .spawn(|| preparer.run())
-                .map_err(failed)?,
-        );
-        threads.push(name("log-write").spawn(|| writer.run()).map_err(failed)?);
+        let preparing = name("log-prepare").spawn(|| preparer.run());
+        let preparing = preparing.map_err(failed)?;
+        let writing = name("log-write").spawn(|| writer.run()).map_err(failed)?;
         Ok(Log {
             shared,
-            threads: Mutex::new(threads),
+            threads: Mutex::new(vec![preparing, writing]),
             jobs: Mutex::new(Some(jobs)),
         })
     }

@@ -32,10 +32,12 @@ pub(crate) struct Position {
     state: Checkpoint,
 }
 
+/// The open segments, by sequence.
+pub(crate) type Files = BTreeMap<u64, Arc<dyn File>>;
+
 impl Position {
-    pub(crate) fn from_recovered(
-        recovered: Recovered,
-    ) -> Result<(Position, View, BTreeMap<u64, Arc<dyn File>>), StorageError> {
+    /// Also returns what readers start with.
+    pub(crate) fn from_recovered(recovered: Recovered) -> (Position, View, Files) {
         let Recovered {
             view,
             segments,
@@ -62,7 +64,7 @@ impl Position {
             sealed,
             state,
         };
-        Ok((position, view, files))
+        (position, view, files)
     }
 
     pub(crate) fn remaining(&self) -> u64 {
