@@ -19,10 +19,16 @@ pub const MAX_FRAME_BYTES_DEFAULT: usize = 0xf_ffff;
 pub enum FrameError {
     /// The announced length is negative or above the limit.
     #[error("a frame announces {announced} bytes, the limit (jute.maxbuffer) is {limit}")]
-    BadLength { announced: i32, limit: usize },
+    BadLength {
+        /// As it stood in the stream.
+        announced: i32,
+        /// What the codec was made with.
+        limit: usize,
+    },
     /// A frame to send does not fit a length.
     #[error(transparent)]
     Encode(#[from] jute::Error),
+    /// Of the transport the codec is used on; the codec itself makes none.
     #[error(transparent)]
     Io(#[from] std::io::Error),
 }

@@ -77,10 +77,13 @@ impl ConnectRequest {
 /// Answers a [`ConnectRequest`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectResponse {
+    /// 0, whatever the client sent.
     pub protocol_version: i32,
     /// Milliseconds granted; 0 says that the session is unknown or has expired.
     pub timeout_ms: i32,
+    /// The session granted; `None` (0 on the wire) when there is none.
     pub session_id: Option<SessionId>,
+    /// What resumes the session on another connection.
     pub password: Password,
     /// `Some` exactly when the request had the byte.
     pub read_only: Option<bool>,
