@@ -3,6 +3,8 @@
 //! Strings are as the client sent them. Whether a path is one is decided where the request is
 //! judged, because the order of checks is part of the protocol (a bad ACL beats a missing parent).
 
+use std::fmt;
+
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
@@ -102,8 +104,8 @@ pub struct GetEphemerals {
     pub prefix: Option<String>,
 }
 
-/// auth.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// auth. `Debug` does not show what proves it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Auth {
     /// Ignored; clients send 0.
     pub auth_type: i32,
@@ -113,11 +115,25 @@ pub struct Auth {
     pub auth: Option<Bytes>,
 }
 
-/// sasl.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// sasl. `Debug` does not show the token.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sasl {
     /// What the mechanism says.
     pub token: Option<Bytes>,
+}
+
+impl fmt::Debug for Auth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Auth")
+            .field("scheme", &self.scheme)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Sasl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sasl(..)")
+    }
 }
 
 /// What a client watched when its last connection ended.

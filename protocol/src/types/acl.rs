@@ -89,16 +89,20 @@ impl Id {
 /// Shows a digest's user and not its hash: a hash can be attacked off line.
 impl fmt::Debug for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = match self.scheme.as_str() {
-            "digest" => self.id.split(':').next().unwrap_or_default(),
-            _ => &self.id,
-        };
-        write!(f, "{}:{shown}", self.scheme)
+        write!(f, "{}:{}", self.scheme, shown(&self.scheme, &self.id))
+    }
+}
+
+/// What may be shown of an id.
+fn shown<'a>(scheme: &str, id: &'a str) -> &'a str {
+    match scheme {
+        "digest" => id.split(':').next().unwrap_or_default(),
+        _ => id,
     }
 }
 
 /// An ACL entry as a client sends it. Some clients leave the id null with the scheme `auth`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AclEntry {
     /// As sent: any number.
     pub perms: Perms,
@@ -106,6 +110,15 @@ pub struct AclEntry {
     pub scheme: Option<String>,
     /// `None` is null, which the scheme `auth` does not mind.
     pub id: Option<String>,
+}
+
+/// As [`Id`] shows it.
+impl fmt::Debug for AclEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = self.scheme.as_deref().unwrap_or("null");
+        let id = self.id.as_deref().unwrap_or("null");
+        write!(f, "{scheme}:{} {:?}", shown(scheme, id), self.perms)
+    }
 }
 
 impl AclEntry {
