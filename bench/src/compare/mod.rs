@@ -1,9 +1,9 @@
 //! Quorate against Apache ZooKeeper and the floor, on this machine, by one command.
 //!
-//! All servers of a repetition run at the same time on the same disk, but only one is driven at a
+//! All servers run at the same time on the same disk, but only one is driven at a
 //! time, and only once the others have become quiet. Their turns alternate, cell by cell, and the
-//! order is turned round in every other repetition. Every repetition starts with fresh servers and
-//! empty folders, and drives each with every operation before anything is measured, because a JVM
+//! order is turned round in every other round. Every start is with fresh servers and empty folders,
+//! and drives each with every operation before anything is measured, because a JVM
 //! is slow until it has compiled what it runs.
 
 pub(crate) mod server;
@@ -38,8 +38,11 @@ pub(crate) struct CompareConfig {
     /// Data folders are made and removed in here.
     pub(crate) dir: PathBuf,
     pub(crate) short: bool,
-    pub(crate) repetitions: usize,
-    /// Measured per cell and repetition.
+    /// How often all servers are started afresh.
+    pub(crate) starts: usize,
+    /// How often the matrix is gone through after each start.
+    pub(crate) rounds: usize,
+    /// Measured per cell and round.
     pub(crate) span: Duration,
     pub(crate) warmup: Duration,
     /// Before the first cell, in all.
@@ -64,17 +67,9 @@ pub(crate) fn compare(
         .collect();
     let mut report = heading(config, &subjects)?;
     let mut results = Results::default();
-    for repetition in 0..config.repetitions {
-        progress(&format!(
-            "repetition {} of {}",
-            repetition + 1,
-            config.repetitions
-        ));
-        let mut order = subjects.clone();
-        if repetition % 2 == 1 {
-            order.reverse();
-        }
-        repeat(config, &order, &mut results, progress)?;
+    for start in 0..config.starts {
+        progress(&format!("start {} of {}", start + 1, config.starts));
+        run_matrix(config, &subjects, &mut results, progress)?;
     }
     let _ = writeln!(report, "{}", results.markdown());
     if config.znodes > 0 {
@@ -95,9 +90,10 @@ fn heading(config: &CompareConfig, subjects: &[Subject]) -> Result<String, Bench
     let names: Vec<&str> = subjects.iter().map(|subject| subject.name()).collect();
     let _ = writeln!(
         heading,
-        "Servers: {}; {} repetitions of {:.2} s per cell.",
+        "Servers: {}; {} fresh starts, each with {} runs of {:.2} s per cell.",
         names.join(", "),
-        config.repetitions,
+        config.starts,
+        config.rounds,
         config.span.as_secs_f64()
     );
     if subjects.contains(&Subject::ZooKeeper) {
@@ -132,35 +128,40 @@ struct Bed {
     trees: Vec<Tree>,
 }
 
-fn repeat(
+fn run_matrix(
     config: &CompareConfig,
-    order: &[Subject],
+    subjects: &[Subject],
     results: &mut Results,
     progress: &mut dyn FnMut(&str),
 ) -> Result<(), BenchError> {
     let mut beds = Vec::new();
-    for subject in order {
+    for subject in subjects {
         beds.push(make_bed(config, *subject)?);
     }
     for bed in &mut beds {
         warm_up(bed, config.first_warmup)?;
     }
-    for cell in cells(config.short) {
-        for turn in 0..beds.len() {
-            wait_until_quiet(&beds)?;
-            let bed = &mut beds[turn];
-            let subject = bed.server.subject;
-            let sample = measure_cell(bed, cell, config)?;
-            progress(&format!(
-                "{}, {} x {}: {} {:.0} ops/s",
-                cell.name(),
-                cell.clients,
-                cell.outstanding,
-                subject.name(),
-                sample.ops_per_second
-            ));
-            results.add(cell, subject, sample);
+    for _ in 0..config.rounds {
+        for cell in cells(config.short) {
+            for turn in 0..beds.len() {
+                if !wait_until_quiet(&beds)? {
+                    progress("the servers did not become quiet; measuring all the same");
+                }
+                let bed = &mut beds[turn];
+                let subject = bed.server.subject;
+                let sample = measure_cell(bed, cell, config)?;
+                progress(&format!(
+                    "{}, {} x {}: {} {:.0} ops/s",
+                    cell.name(),
+                    cell.clients,
+                    cell.outstanding,
+                    subject.name(),
+                    sample.ops_per_second
+                ));
+                results.add(cell, subject, sample);
+            }
         }
+        beds.reverse();
     }
     for bed in beds {
         let subject = bed.server.subject;
@@ -242,7 +243,7 @@ fn measure_cell(bed: &mut Bed, cell: Cell, config: &CompareConfig) -> Result<Sam
 }
 
 /// Collections of garbage, snapshots and the like of one server must not slow down the next.
-fn wait_until_quiet(beds: &[Bed]) -> Result<(), BenchError> {
+fn wait_until_quiet(beds: &[Bed]) -> Result<bool, BenchError> {
     let used = || -> Result<Vec<Duration>, BenchError> {
         beds.iter().map(|bed| bed.server.cpu()).collect()
     };
@@ -253,11 +254,11 @@ fn wait_until_quiet(beds: &[Bed]) -> Result<(), BenchError> {
         let after = used()?;
         let quiet = |(before, after): (&Duration, &Duration)| *after - *before <= QUIET_TICK;
         if before.iter().zip(&after).all(quiet) {
-            return Ok(());
+            return Ok(true);
         }
         before = after;
     }
-    Ok(())
+    Ok(false)
 }
 
 /// The matrix; the durable writes with many clients, which matter most, come first.
