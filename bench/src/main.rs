@@ -30,6 +30,7 @@ use crate::compare::CompareConfig;
 use crate::compare::server::Programs;
 use crate::driver::Stop;
 use crate::error::BenchError;
+use crate::floor::{FloorServer, LOG_BYTES};
 use crate::run::{RunConfig, measure};
 use crate::tree::{MULTI_OPS, Tree};
 use crate::workload::{Op, Shape};
@@ -194,7 +195,8 @@ fn main() -> ExitCode {
         Command::Ready(args) => ready(&args),
         Command::FloorServer(args) => {
             let address = SocketAddr::from(([127, 0, 0, 1], args.port));
-            floor::serve(&args.dir, address, args.data_bytes)
+            FloorServer::bind(&args.dir, address, args.data_bytes, LOG_BYTES)
+                .and_then(FloorServer::serve)
         }
         Command::Compare(args) => compare(args),
     };

@@ -12,7 +12,7 @@ pub(crate) mod table;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -307,6 +307,8 @@ fn cells(short: bool) -> Vec<Cell> {
 struct Footprint {
     subject: Subject,
     filled: Filled,
+    /// After the JVM was told to collect its garbage, where it can be told.
+    collected: Option<Memory>,
     restart: Duration,
     restarted: Memory,
 }
@@ -339,11 +341,16 @@ fn measure_footprint(config: &CompareConfig, subject: Subject) -> Result<Footpri
     let server = Server::start(&config.programs, subject, &dir)?;
     let pid = server.pid();
     let filled = fill::fill(server.address, config.znodes, 100, MULTI_OPS, Some(pid))?;
+    let collected = match subject {
+        Subject::ZooKeeper => collect_garbage(&config.programs.java, pid)?,
+        _ => None,
+    };
     server.stop()?;
     let server = Server::start(&config.programs, subject, &dir)?;
     let footprint = Footprint {
         subject,
         filled,
+        collected,
         restart: server.ready_after,
         restarted: process::memory(server.pid())?,
     };
@@ -352,22 +359,42 @@ fn measure_footprint(config: &CompareConfig, subject: Subject) -> Result<Footpri
     Ok(footprint)
 }
 
+/// A JVM keeps what it once took, so what it was given up to is no measure of what it needs: this is
+/// the least that an operator could get it to use. Needs `jcmd`, which a JDK has.
+fn collect_garbage(java: &Path, pid: u32) -> Result<Option<Memory>, BenchError> {
+    let jcmd = java.with_file_name("jcmd");
+    let status = Command::new(jcmd)
+        .args([&pid.to_string(), "GC.run"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    match status {
+        Ok(status) if status.success() => process::memory(pid).map(Some),
+        _ => Ok(None),
+    }
+}
+
 fn memory_table(znodes: u32, footprints: &[Footprint]) -> String {
     let mut table = format!(
-        "| {znodes} znodes of 100 B | loaded in s | resident MiB (peak) | added B per znode \
+        "| {znodes} znodes of 100 B | loaded in s | resident MiB (peak) | after a forced collection MiB | added B per znode \
          | start until first read ms | resident MiB after restart (peak) |\n\
-         |---|---:|---:|---:|---:|---:|\n"
+         |---|---:|---:|---:|---:|---:|---:|\n"
     );
     for footprint in footprints {
         let (before, after) = footprint.filled.memory.unwrap_or_default();
         let restarted = footprint.restarted;
         let _ = writeln!(
             table,
-            "| {} | {:.1} | {} ({}) | {} | {:.0} | {} ({}) |",
+            "| {} | {:.1} | {} ({}) | {} | {} | {:.0} | {} ({}) |",
             footprint.subject.name(),
             footprint.filled.elapsed.as_secs_f64(),
             after.rss_kib >> 10,
             after.rss_peak_kib >> 10,
+            footprint.collected.map_or_else(
+                || "-".to_owned(),
+                |memory| (memory.rss_kib >> 10).to_string()
+            ),
             bytes_per_znode(before, after, znodes),
             footprint.restart.as_secs_f64() * 1e3,
             restarted.rss_kib >> 10,
