@@ -3,6 +3,8 @@
 //! A [`Command`] carries everything that decides its effect, the time included, so that replicas
 //! which apply it alike become alike. It is stored as one version byte and MessagePack.
 
+use std::sync::Arc;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use quorate_protocol::multi::MultiOp;
 use quorate_protocol::request;
@@ -79,7 +81,7 @@ pub enum Action {
     Write {
         session: SessionId,
         /// What the connection had proved when the request came in.
-        identities: Vec<Id>,
+        identities: Arc<[Id]>,
         write: Write,
     },
     /// Deletes those of these containers and TTL znodes that are still due.

@@ -9,7 +9,13 @@
 mod applied;
 mod command;
 mod error;
+mod expiry;
+mod watches;
 
 pub use applied::{Applied, Change, ChangeKind, Reply, SessionEvent, SessionGrant};
 pub use command::{Action, Command, CommandError, Connection, Origin, Rules, Write};
 pub use error::OpError;
+pub use expiry::ExpiryQueue;
+pub use watches::{Event, WatchKind, WatchSummary, WatchTable, WatcherType, rearm};
+mod stub;
+pub use stub::*;
