@@ -88,7 +88,9 @@ pub(crate) fn measure(tree: &mut Tree, config: RunConfig) -> Result<Measurement,
         sessions.extend(share);
     }
     Session::close_many(sessions)?;
-    tree.created_until = tree.created_until.max(outcome.created_until);
+    if config.op == Op::Create {
+        tree.created_until = outcome.created_until;
+    }
     if !outcome.errors.is_empty() {
         return Err(BenchError::Failed(outcome.errors));
     }
