@@ -65,15 +65,28 @@ pub(crate) fn compare(
         .into_iter()
         .filter(|subject| config.programs.has(*subject))
         .collect();
-    let mut report = heading(config, &subjects)?;
+    let report = compare_all(config, &subjects, progress);
+    // Also after a failure: a comparison writes gigabytes.
+    for subject in subjects {
+        remove_dir(&data_dir(config, subject));
+    }
+    report
+}
+
+fn compare_all(
+    config: &CompareConfig,
+    subjects: &[Subject],
+    progress: &mut dyn FnMut(&str),
+) -> Result<String, BenchError> {
+    let mut report = heading(config, subjects)?;
     let mut results = Results::default();
     for start in 0..config.starts {
         progress(&format!("start {} of {}", start + 1, config.starts));
-        run_matrix(config, &subjects, &mut results, progress)?;
+        run_matrix(config, subjects, &mut results, progress)?;
     }
     let _ = writeln!(report, "{}", results.markdown());
     if config.znodes > 0 {
-        let memory = compare_memory(config, &subjects, progress)?;
+        let memory = compare_memory(config, subjects, progress)?;
         let _ = writeln!(report, "{memory}");
     }
     Ok(report)
