@@ -21,9 +21,11 @@ struct Exchange {
     lines: Vec<String>,
 }
 
-/// Runs `script` (given a direct address, a proxied one and the proxy's control) and compares or
-/// writes `file` of the protocol crate's fixtures.
-pub(crate) fn record(file: &str, client: &str, scripts: &[&dyn Fn(&Proxy, &Proxy)]) {
+/// Runs a client by way of a proxy for the direct address and one for the connections it breaks.
+type Script<'a> = &'a dyn Fn(&Proxy, &Proxy);
+
+/// Runs the scripts, and compares with or writes `file` of the protocol crate's fixtures.
+pub(crate) fn record(file: &str, client: &str, scripts: &[Script<'_>]) {
     let mut exchanges: Vec<Exchange> = Vec::new();
     for script in scripts {
         let server = Server::start(Product::ApacheZookeeper, &Settings::default()).unwrap();
@@ -145,10 +147,12 @@ fn exchanges_of_connection(stream: &Stream) -> Vec<Exchange> {
             continue;
         };
         let (op, error) = (int_at(request, 4), int_at(reply, 12));
-        let outcome = if error == 0 {
-            "ok".to_owned()
-        } else {
-            format!("error {error}")
+        // A multi that fails says so in its results.
+        let failed = op == 14 && int_at(reply, 16) == -1 && reply.get(20) == Some(&0);
+        let outcome = match error {
+            0 if failed => "failed".to_owned(),
+            0 => "ok".to_owned(),
+            error => format!("error {error}"),
         };
         found.push(exchange(
             format!("{}: {outcome}", name_of(op)),
