@@ -1,1 +1,21 @@
-//! The replicated tree, its sessions and watches, as plain synchronous functions.
+//! The replicated state: the tree, its sessions and the rules of both, as plain synchronous
+//! functions.
+//!
+//! [`State::apply`] is the only way to change a [`State`]; [`State::read`] is the only way to look
+//! into one. [`WatchTable`] turns the [`Change`]s of an apply into events for the connections of
+//! one server, and [`ExpiryQueue`] tells the leader which sessions are overdue. Nothing here knows
+//! a clock, a random number, a file, a socket or Raft: times and numbers arrive as arguments.
+
+mod applied;
+mod command;
+mod error;
+mod expiry;
+mod watches;
+
+pub use applied::{Applied, Change, ChangeKind, Reply, SessionEvent, SessionGrant};
+pub use command::{Action, Command, CommandError, Connection, Origin, Rules, Write};
+pub use error::OpError;
+pub use expiry::ExpiryQueue;
+pub use watches::{Event, WatchKind, WatchSummary, WatchTable, WatcherType, rearm};
+mod stub;
+pub use stub::*;

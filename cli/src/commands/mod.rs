@@ -1,0 +1,3 @@
+//! One verb, one file.
+
+pub(crate) mod serve;

@@ -1,0 +1,499 @@
+//! One client connection, from its first bytes to its close.
+//!
+//! A single task owns the socket: it cuts the bytes into frames, dispatches requests in their order
+//! and sends what the [`Outbox`] holds, many frames in one system call. It never touches the tree.
+//! Dropping a connection does not end its session; only expiry or a close request does.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use quorate_protocol::frame::{FrameCodec, LENGTH_BYTES};
+use quorate_protocol::handshake::ConnectRequest;
+use quorate_protocol::{
+    ErrorCode, Id, OpCode, Password, Request, RequestHeader, Response, SessionId, Xid, jute,
+    request,
+};
+use quorate_state::{Action, Write};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::Disconnect;
+use super::dispatch::{Route, route};
+use super::listener::ClientPort;
+use super::outbox::{End, Local, Outbox, Owed};
+use crate::admin::four_letter;
+use crate::replica::Ask;
+use crate::session_tracker::Pulse;
+
+/// Room made for input before each read: several small requests, or most of a usual large one.
+const READ_BYTES: usize = 16 * 1024;
+
+/// How long and for how much a closed connection is still read from: closing a socket with unread
+/// input sends a reset, which can destroy answers the client has not read yet.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 4 * 1024 * 1024;
+
+/// The length of a request's header on the wire.
+const HEADER_BYTES: usize = 8;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nothing has come yet: a four-letter word or a connect request may.
+    Greeting,
+    /// The session command is in the log's hands; what follows waits in the input.
+    Opening,
+    Open(SessionId),
+    /// The client has asked to close its session; what follows is not looked at.
+    Closing,
+}
+
+/// One socket and all that is known of its client.
+#[derive(Debug)]
+pub struct Connection {
+    port: Arc<ClientPort>,
+    outbox: Arc<Outbox>,
+    phase: Phase,
+    codec: FrameCodec,
+    input: BytesMut,
+    output: BytesMut,
+    /// What the client has proved; later requests carry it.
+    identities: Arc<[Id]>,
+    /// Requests this server answers by itself, gathered to be answered together.
+    locals: Vec<Local>,
+    /// How many commands this connection has proposed.
+    sequence: u64,
+    /// A command that waits for room in the log's queue.
+    held: Option<Bytes>,
+    pulse: Option<Arc<Pulse>>,
+    end: Option<End>,
+}
+
+impl Connection {
+    pub fn new(port: Arc<ClientPort>, outbox: Arc<Outbox>) -> Self {
+        let identities = Arc::clone(outbox.lock().identities());
+        Self {
+            codec: FrameCodec::new(port.limits.frame_bytes_max),
+            port,
+            outbox,
+            phase: Phase::Greeting,
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            identities,
+            locals: Vec::new(),
+            sequence: 0,
+            held: None,
+            pulse: None,
+            end: None,
+        }
+    }
+
+    /// Serves the client until either side ends the connection.
+    pub async fn run(mut self, mut socket: TcpStream, stop: &CancellationToken) -> Disconnect {
+        let reason = self.serve(&mut socket, stop).await;
+        self.port.replica.unregister(self.outbox.number());
+        self.linger(&mut socket).await;
+        reason
+    }
+
+    async fn serve(&mut self, socket: &mut TcpStream, stop: &CancellationToken) -> Disconnect {
+        let (mut reader, mut writer) = socket.split();
+        let handshake_timeout = self.port.limits.handshake_timeout;
+        let handshake = tokio::time::sleep_until(Instant::now() + handshake_timeout);
+        tokio::pin!(handshake);
+        loop {
+            if let Err(reason) = self.process_input().await {
+                self.outbox.lock().end_with(End::AfterFlush(reason));
+            }
+            if let Some(reason) = self.send_ready(&writer) {
+                return reason;
+            }
+            let port = Arc::clone(&self.port);
+            let room = port.admission.room();
+            tokio::pin!(room);
+            if self.held.is_some() {
+                room.as_mut().enable();
+                if self.propose_held().await {
+                    continue;
+                }
+            }
+            let may_read = self.may_read();
+            if may_read {
+                self.input.reserve(READ_BYTES);
+            }
+            tokio::select! {
+                biased;
+                sent = writer.write_buf(&mut self.output), if !self.output.is_empty() => {
+                    match sent {
+                        Ok(bytes) => self.count_sent(bytes),
+                        Err(_) => return Disconnect::Socket,
+                    }
+                }
+                () = self.outbox.ready() => {}
+                read = reader.read_buf(&mut self.input), if may_read => match read {
+                    Ok(0) => return Disconnect::ByClient,
+                    Ok(bytes) => self.on_input(bytes),
+                    Err(_) => return Disconnect::Socket,
+                },
+                () = &mut room, if self.held.is_some() => {}
+                () = &mut handshake, if !matches!(self.phase, Phase::Open(_) | Phase::Closing) => {
+                    self.port.metrics.sessionless_expired.fetch_add(1, Relaxed);
+                    return Disconnect::HandshakeTimeout;
+                }
+                () = stop.cancelled() => return Disconnect::Shutdown,
+            }
+        }
+    }
+
+    /// Sends what can be sent without waiting, and says whether the connection is over.
+    fn send_ready(&mut self, writer: &tokio::net::tcp::WriteHalf<'_>) -> Option<Disconnect> {
+        loop {
+            if self.output.is_empty() {
+                if let Some(end) = self.outbox.take(&mut self.output) {
+                    self.end = Some(end);
+                }
+                match &self.end {
+                    Some(End::AtOnce(reason)) => return Some(*reason),
+                    Some(End::AfterFlush(reason)) if self.output.is_empty() => {
+                        return Some(*reason);
+                    }
+                    _ => {}
+                }
+                if self.output.is_empty() {
+                    return None;
+                }
+            }
+            match writer.try_write(&self.output) {
+                Ok(bytes) => {
+                    self.count_sent(bytes);
+                    bytes::Buf::advance(&mut self.output, bytes);
+                }
+                // The select below waits until the socket takes more, or reports the error.
+                Err(_) => return None,
+            }
+        }
+    }
+
+    fn count_sent(&self, bytes: usize) {
+        self.port
+            .metrics
+            .bytes_sent
+            .fetch_add(bytes as u64, Relaxed);
+    }
+
+    fn on_input(&self, bytes: usize) {
+        self.port
+            .metrics
+            .bytes_received
+            .fetch_add(bytes as u64, Relaxed);
+        if let Some(pulse) = &self.pulse {
+            pulse.touch(self.port.clock.monotonic_ms());
+        }
+    }
+
+    /// Whether there is room for what more requests would bring with them.
+    fn may_read(&self) -> bool {
+        self.end.is_none()
+            && self.held.is_none()
+            && self.phase != Phase::Opening
+            && self.outbox.lock().owed_count() < self.port.limits.requests_per_connection_max
+            && !self.outbox.is_congested()
+    }
+
+    /// Takes whole frames off the input, for as long as there is room for what they bring.
+    async fn process_input(&mut self) -> Result<(), Disconnect> {
+        let result = self.process_frames().await;
+        self.answer_locals();
+        result
+    }
+
+    async fn process_frames(&mut self) -> Result<(), Disconnect> {
+        loop {
+            match self.phase {
+                Phase::Greeting => {
+                    if self.answer_four_letter_word()? {
+                        return Ok(());
+                    }
+                    let Some(frame) = self.next_frame()? else {
+                        return Ok(());
+                    };
+                    self.open_session(&frame).await?;
+                }
+                Phase::Opening => {
+                    let Some(session) = self.port.replica.session_of(&self.outbox) else {
+                        return Ok(());
+                    };
+                    self.pulse = self.port.sessions.pulse(session);
+                    self.phase = Phase::Open(session);
+                }
+                Phase::Open(session) => {
+                    if self.held.is_some() || self.end.is_some() || !self.has_room() {
+                        return Ok(());
+                    }
+                    let Some(frame) = self.next_frame()? else {
+                        return Ok(());
+                    };
+                    self.on_request(session, &frame).await?;
+                }
+                Phase::Closing => {
+                    self.input.clear();
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        let owed = self.outbox.lock().owed_count() + self.locals.len();
+        owed < self.port.limits.requests_per_connection_max
+    }
+
+    fn next_frame(&mut self) -> Result<Option<BytesMut>, Disconnect> {
+        self.codec
+            .next_frame(&mut self.input)
+            .map_err(|_| Disconnect::BadFrame)
+    }
+
+    /// Whether the first bytes are a command of the administrators' and have been answered.
+    fn answer_four_letter_word(&mut self) -> Result<bool, Disconnect> {
+        let Some(word) = self.input.first_chunk::<LENGTH_BYTES>() else {
+            return Ok(false);
+        };
+        let Some(word) = four_letter::Word::parse(word) else {
+            return Ok(false);
+        };
+        let Some(answer) = four_letter::answer(&self.port, word, &self.input[LENGTH_BYTES..])
+        else {
+            // More of the command is to come.
+            return Ok(true);
+        };
+        self.output.extend_from_slice(answer.as_bytes());
+        self.phase = Phase::Closing;
+        Err(Disconnect::FourLetterWord)
+    }
+
+    /// Proposes to open or resume the session that the first frame asks for.
+    async fn open_session(&mut self, frame: &[u8]) -> Result<(), Disconnect> {
+        let connect = ConnectRequest::decode(frame).map_err(|_| Disconnect::Malformed)?;
+        let patience = self.port.limits.behind_patience;
+        if !self
+            .port
+            .replica
+            .wait_applied(connect.last_zxid_seen, patience)
+            .await
+        {
+            return Err(Disconnect::ServerBehind);
+        }
+        let timeout_ms = self.port.limits.grant_timeout(connect.timeout_ms);
+        let action = match connect.session_id {
+            None => Action::OpenSession {
+                timeout_ms,
+                password: Password::new(self.port.random_bytes()),
+            },
+            Some(session) => Action::AttachSession {
+                session,
+                password: connect.password.unwrap_or_default(),
+                timeout_ms,
+            },
+        };
+        if !self.port.consensus.has_space() {
+            return Err(Disconnect::NoSpace);
+        }
+        self.phase = Phase::Opening;
+        self.port.metrics.connections_accepted.fetch_add(1, Relaxed);
+        let owed = Owed::Handshake {
+            read_only: connect.read_only,
+        };
+        self.propose(owed, action).await
+    }
+
+    async fn on_request(&mut self, session: SessionId, frame: &[u8]) -> Result<(), Disconnect> {
+        self.port.metrics.packets_received.fetch_add(1, Relaxed);
+        let header: RequestHeader = jute::decode(frame).map_err(|_| Disconnect::Malformed)?;
+        let xid = header.xid;
+        let Some(op) = OpCode::from_code(header.op) else {
+            self.push_local(xid, None, Ask::Refused(ErrorCode::Unimplemented));
+            return Ok(());
+        };
+        let request = match Request::decode(op, &frame[HEADER_BYTES..]) {
+            Ok(request) => request,
+            // A client that cannot even say who it is gets no answer, as in ZooKeeper.
+            Err(_) if matches!(op, OpCode::Auth | OpCode::Sasl) => {
+                return Err(Disconnect::Malformed);
+            }
+            Err(_) => {
+                self.push_local(xid, Some(op), Ask::Refused(ErrorCode::MarshallingError));
+                return Ok(());
+            }
+        };
+        match route(request) {
+            Route::Local(ask) => self.push_local(xid, Some(op), ask),
+            Route::Log(write) => self.write(session, xid, op, write).await?,
+            Route::CloseSession => {
+                self.phase = Phase::Closing;
+                self.propose_request(xid, op, Action::CloseSession { session })
+                    .await?;
+            }
+            Route::Barrier(response) => {
+                self.answer_locals();
+                self.port.consensus.read_barrier().await?;
+                self.push_local(xid, Some(op), Ask::Known(response));
+            }
+            Route::Auth(auth) => {
+                let ask = self.authenticate(&auth);
+                self.push_local(xid, Some(op), ask);
+            }
+            Route::WhoAmI => {
+                let identities = who_am_i(&self.identities);
+                self.push_local(xid, Some(op), Ask::Known(Response::Identities(identities)));
+            }
+        }
+        Ok(())
+    }
+
+    async fn write(
+        &mut self,
+        session: SessionId,
+        xid: Xid,
+        op: OpCode,
+        write: Write,
+    ) -> Result<(), Disconnect> {
+        if !self.port.consensus.has_space() {
+            self.push_local(xid, Some(op), Ask::Refused(ErrorCode::SystemError));
+            return Ok(());
+        }
+        let action = Action::Write {
+            session,
+            identities: Arc::clone(&self.identities),
+            write,
+        };
+        self.propose_request(xid, op, action).await
+    }
+
+    async fn propose_request(
+        &mut self,
+        xid: Xid,
+        op: OpCode,
+        action: Action,
+    ) -> Result<(), Disconnect> {
+        let since_us = self.port.clock.monotonic_us();
+        self.propose(Owed::Write { xid, op, since_us }, action)
+            .await
+    }
+
+    /// Puts a command on its ordered way to the log. The answer is noted as owed first: it may come
+    /// before this returns.
+    async fn propose(&mut self, owed: Owed, action: Action) -> Result<(), Disconnect> {
+        // Requests before this one are answered, or owed, before it.
+        self.answer_locals();
+        let command = self
+            .port
+            .consensus
+            .command(self.outbox.number(), self.sequence, action);
+        let proposal = command.encode().map_err(|_| Disconnect::Malformed)?;
+        self.sequence += 1;
+        {
+            let mut inner = self.outbox.lock();
+            if let Owed::Write { xid, op, .. } = &owed {
+                inner.count_received(Some(*op), *xid);
+            }
+            inner.owe(owed);
+        }
+        self.held = Some(proposal);
+        self.propose_held().await;
+        Ok(())
+    }
+
+    /// Proposes the command that waits for room. Returns whether there was any.
+    async fn propose_held(&mut self) -> bool {
+        let Some(proposal) = self.held.take() else {
+            return true;
+        };
+        if !self.port.admission.try_take(proposal.len()) {
+            self.held = Some(proposal);
+            return false;
+        }
+        if self.port.consensus.propose(proposal).await.is_err() {
+            self.outbox.cut(Disconnect::Shutdown);
+        }
+        true
+    }
+
+    fn push_local(&mut self, xid: Xid, op: Option<OpCode>, ask: Ask) {
+        self.locals.push(Local {
+            xid,
+            op,
+            since_us: self.port.clock.monotonic_us(),
+            identities: Arc::clone(&self.identities),
+            ask,
+        });
+    }
+
+    fn answer_locals(&mut self) {
+        self.port.replica.answer(&self.outbox, &mut self.locals);
+    }
+
+    /// Adds to what the client has proved, or refuses and ends the connection.
+    fn authenticate(&mut self, auth: &request::Auth) -> Ask {
+        let proved = match auth.scheme.as_deref() {
+            Some("digest") => self
+                .port
+                .digest_identities(auth.auth.as_deref().unwrap_or_default()),
+            // An address is known without proof; asking for it changes nothing.
+            Some("ip") => Vec::new(),
+            _ => {
+                self.port.metrics.auth_failed.fetch_add(1, Relaxed);
+                return Ask::RefusedFinally(ErrorCode::AuthFailed, Disconnect::AuthFailed);
+            }
+        };
+        let mut identities = self.identities.to_vec();
+        for id in proved {
+            if !identities.contains(&id) {
+                identities.push(id);
+            }
+        }
+        self.identities = identities.into();
+        // From here on events are judged by the new identities as well.
+        self.outbox
+            .lock()
+            .set_identities(Arc::clone(&self.identities));
+        Ask::Known(Response::Empty)
+    }
+
+    /// Ends the sending side and reads on for a moment, so that the client gets what was sent.
+    async fn linger(&mut self, socket: &mut TcpStream) {
+        if !matches!(self.end, Some(End::AfterFlush(_))) || socket.shutdown().await.is_err() {
+            return;
+        }
+        let drain = async {
+            let mut drained = 0;
+            let mut scratch = BytesMut::with_capacity(READ_BYTES);
+            while drained < LINGER_BYTES {
+                scratch.clear();
+                match socket.read_buf(&mut scratch).await {
+                    Ok(bytes) if bytes > 0 => drained += bytes,
+                    _ => return,
+                }
+            }
+        };
+        // Either the client has closed its side as well, or it had its chance.
+        let _ = tokio::time::timeout(LINGER, drain).await;
+    }
+}
+
+/// Pairs of scheme and user, without what would let others impersonate.
+fn who_am_i(identities: &[Id]) -> Vec<(String, String)> {
+    identities
+        .iter()
+        .map(|id| {
+            let user = match id.scheme.as_str() {
+                "digest" => id.id.split(':').next().unwrap_or_default(),
+                _ => &id.id,
+            };
+            (id.scheme.clone(), user.to_owned())
+        })
+        .collect()
+}

@@ -1,0 +1,332 @@
+//! What a connection is owed and what it is yet to be sent, in order.
+//!
+//! Everything a client sees goes through here. Answers leave in the order of the requests: one that
+//! cannot be given yet (a write before its commit) holds back those behind it, reads included, and
+//! whoever gives it gives those as well, in the same critical section. Events are not owed but
+//! happen: they go out at once, so they come before any answer that shows their change.
+//!
+//! It is bounded: a client that does not read is disconnected at `bytes_max`. Reading pauses well
+//! before that ([`Outbox::is_congested`]), so that a client which merely sends faster than it reads
+//! is slowed and not cut off.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use parking_lot::{Mutex, MutexGuard};
+use quorate_protocol::event::WatcherEvent;
+use quorate_protocol::frame::write_frame;
+use quorate_protocol::handshake::ConnectResponse;
+use quorate_protocol::{
+    ErrorCode, EventType, Id, OpCode, ReplyHeader, Response, SessionId, Xid, Zxid, jute,
+};
+use tokio::sync::Notify;
+
+use super::Disconnect;
+use crate::replica::Ask;
+
+/// A buffer that a large answer made bigger than this is not kept for the next ones.
+const BUFFER_KEPT_BYTES: usize = 256 * 1024;
+
+/// Reading pauses while this share of the bound is waiting to be sent.
+const CONGESTED_SHARE: usize = 4;
+
+/// One connection's side of the server that others may touch.
+#[derive(Debug)]
+pub struct Outbox {
+    /// Unique for ever: see [`quorate_state::Connection`].
+    number: u64,
+    peer: SocketAddr,
+    bytes_max: usize,
+    established_ms: i64,
+    inner: Mutex<Inner>,
+    ready: Notify,
+}
+
+/// The part under the lock. Held for a few microseconds and never across a wait.
+#[derive(Debug)]
+pub struct Inner {
+    frames: BytesMut,
+    owed: VecDeque<Owed>,
+    identities: Arc<[Id]>,
+    session: Option<OpenSession>,
+    /// Someone has been told that there is something to send.
+    signalled: bool,
+    end: Option<End>,
+    stats: ConnectionStats,
+    bytes_max: usize,
+}
+
+/// The session a connection serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenSession {
+    pub id: SessionId,
+    pub timeout_ms: i32,
+}
+
+/// An answer that is due.
+#[derive(Debug)]
+pub enum Owed {
+    /// The handshake's, when its session command is applied. `read_only` is the request's byte,
+    /// which the answer mirrors.
+    Handshake { read_only: Option<bool> },
+    /// A write's, when it is applied.
+    Write { xid: Xid, op: OpCode, since_us: u64 },
+    /// One that this server gives by itself, as soon as its turn comes.
+    Local(Local),
+}
+
+/// A request that is answered here, without the log.
+#[derive(Debug)]
+pub struct Local {
+    pub xid: Xid,
+    /// `None` for an operation that is not known.
+    pub op: Option<OpCode>,
+    pub since_us: u64,
+    /// What the connection had proved when the request came in.
+    pub identities: Arc<[Id]>,
+    pub ask: Ask,
+}
+
+/// How a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Once everything queued so far has been sent.
+    AfterFlush(Disconnect),
+    AtOnce(Disconnect),
+}
+
+/// What the `cons` command tells of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConnectionStats {
+    pub received: u64,
+    pub sent: u64,
+    pub last_op: Option<OpCode>,
+    pub last_xid: i32,
+    pub last_zxid: i64,
+    pub last_response_us: u64,
+    pub last_latency_us: u64,
+    pub min_latency_us: u64,
+    pub max_latency_us: u64,
+    pub sum_latency_us: u64,
+    pub answered: u64,
+}
+
+impl Outbox {
+    pub fn new(number: u64, peer: SocketAddr, bytes_max: usize, established_ms: i64) -> Self {
+        let identities = vec![Id::ip(peer.ip())].into();
+        Self {
+            number,
+            peer,
+            bytes_max,
+            established_ms,
+            ready: Notify::new(),
+            inner: Mutex::new(Inner {
+                frames: BytesMut::new(),
+                owed: VecDeque::new(),
+                identities,
+                session: None,
+                signalled: false,
+                end: None,
+                stats: ConnectionStats::default(),
+                bytes_max,
+            }),
+        }
+    }
+
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    pub fn established_ms(&self) -> i64 {
+        self.established_ms
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock()
+    }
+
+    /// Waits until there is something to send or the connection is to end. Cancel safe.
+    pub async fn ready(&self) {
+        self.ready.notified().await;
+    }
+
+    /// Tells the connection's task that there is something for it, if it does not know yet.
+    pub fn signal(&self, inner: &mut Inner) {
+        if !inner.signalled {
+            inner.signalled = true;
+            self.ready.notify_one();
+        }
+    }
+
+    /// Ends the connection without sending anything more.
+    pub fn cut(&self, reason: Disconnect) {
+        let mut inner = self.lock();
+        inner.end_with(End::AtOnce(reason));
+        self.signal(&mut inner);
+    }
+
+    /// Moves what is to be sent into `out`, which must be empty, and returns whether and how the
+    /// connection is to end.
+    pub fn take(&self, out: &mut BytesMut) -> Option<End> {
+        debug_assert!(out.is_empty(), "frames already taken go out first");
+        if out.capacity() > BUFFER_KEPT_BYTES {
+            *out = BytesMut::new();
+        }
+        let mut inner = self.lock();
+        inner.signalled = false;
+        std::mem::swap(&mut inner.frames, out);
+        inner.end
+    }
+
+    /// Whether so much waits to be sent that no more requests should be read for now.
+    pub fn is_congested(&self) -> bool {
+        self.lock().frames.len() > self.bytes_max / CONGESTED_SHARE
+    }
+}
+
+impl Inner {
+    pub fn identities(&self) -> &Arc<[Id]> {
+        &self.identities
+    }
+
+    pub fn set_identities(&mut self, identities: Arc<[Id]>) {
+        self.identities = identities;
+    }
+
+    pub fn session(&self) -> Option<OpenSession> {
+        self.session
+    }
+
+    pub fn set_session(&mut self, session: OpenSession) {
+        self.session = Some(session);
+    }
+
+    pub fn stats(&self) -> &ConnectionStats {
+        &self.stats
+    }
+
+    pub fn reset_stats(&mut self) {
+        self.stats = ConnectionStats::default();
+    }
+
+    /// Answers that are due and not given.
+    pub fn owed_count(&self) -> usize {
+        self.owed.len()
+    }
+
+    /// Adds an answer that cannot be given yet. Returns how many are owed now.
+    pub fn owe(&mut self, owed: Owed) {
+        self.owed.push_back(owed);
+    }
+
+    /// Takes the answer whose turn it is.
+    pub fn pop_owed(&mut self) -> Option<Owed> {
+        self.owed.pop_front()
+    }
+
+    /// Takes the answer whose turn it is if this server gives it by itself.
+    pub fn pop_local(&mut self) -> Option<Local> {
+        match self.owed.pop_front() {
+            Some(Owed::Local(local)) => Some(local),
+            Some(other) => {
+                self.owed.push_front(other);
+                None
+            }
+            None => None,
+        }
+    }
+
+    pub fn count_received(&mut self, op: Option<OpCode>, xid: Xid) {
+        self.stats.received += 1;
+        self.stats.last_op = op;
+        self.stats.last_xid = xid.0;
+    }
+
+    /// Ends the connection. The first reason stays: what comes later follows from it.
+    pub fn end_with(&mut self, end: End) {
+        match (&self.end, end) {
+            (None, end) => self.end = Some(end),
+            (Some(End::AfterFlush(_)), End::AtOnce(reason)) => {
+                self.end = Some(End::AtOnce(reason));
+            }
+            _ => {}
+        }
+    }
+
+    pub fn is_ending(&self) -> bool {
+        self.end.is_some()
+    }
+
+    pub fn push_connect_response(&mut self, response: &ConnectResponse) -> usize {
+        self.push(|out| response.encode(out))
+    }
+
+    /// Queues an answer and returns its length in bytes. A ping's xid is always -2.
+    pub fn push_reply(
+        &mut self,
+        xid: Xid,
+        zxid: Zxid,
+        result: Result<&Response<'_>, ErrorCode>,
+    ) -> usize {
+        self.stats.last_zxid = self.stats.last_zxid.max(zxid.0);
+        self.push(|out| {
+            let err = result.err().map_or(0, ErrorCode::code);
+            jute::encode(&ReplyHeader { xid, zxid, err }, out)?;
+            match result {
+                Ok(response) => response.encode(out),
+                Err(_) => Ok(()),
+            }
+        })
+    }
+
+    pub fn push_event(&mut self, zxid: Zxid, kind: EventType, path: &str) -> usize {
+        self.push(|out| {
+            let header = ReplyHeader {
+                xid: Xid::NOTIFICATION,
+                zxid,
+                err: 0,
+            };
+            jute::encode(&header, out)?;
+            jute::encode(&WatcherEvent::new(kind, path), out)
+        })
+    }
+
+    pub fn count_answered(&mut self, since_us: u64, now_us: u64) -> u64 {
+        let latency = now_us.saturating_sub(since_us);
+        let stats = &mut self.stats;
+        stats.last_response_us = now_us;
+        stats.last_latency_us = latency;
+        stats.max_latency_us = stats.max_latency_us.max(latency);
+        stats.min_latency_us = match stats.answered {
+            0 => latency,
+            _ => stats.min_latency_us.min(latency),
+        };
+        stats.sum_latency_us += latency;
+        stats.answered += 1;
+        latency
+    }
+
+    fn push(&mut self, write: impl FnOnce(&mut BytesMut) -> Result<(), jute::Error>) -> usize {
+        if self.end.is_some() {
+            return 0;
+        }
+        let before = self.frames.len();
+        if write_frame(&mut self.frames, write).is_err() {
+            // Only an answer of more than 2 GiB does not encode.
+            self.end_with(End::AtOnce(Disconnect::ResponseTooLarge));
+            return 0;
+        }
+        self.stats.sent += 1;
+        // The frame that crosses the bound is still allowed in: it may be the first and only one.
+        if before > self.bytes_max {
+            self.end_with(End::AtOnce(Disconnect::SlowReader));
+        }
+        self.frames.len() - before
+    }
+}

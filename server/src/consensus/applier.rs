@@ -1,0 +1,209 @@
+//! Committed entries, on their way from the engine into the replica.
+//!
+//! This is the engine's state machine. It decodes entries, gives each its zxid, and hands them to
+//! [`Replica::apply`] in chunks: one critical section for many entries, but not for so many that
+//! readers notice. It never waits for anything but the next entry.
+
+use std::io;
+use std::sync::Arc;
+
+use futures_util::{Stream, StreamExt};
+use openraft::entry::RaftEntry;
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::{EntryPayload, OptionalSend};
+use parking_lot::Mutex;
+use quorate_protocol::Zxid;
+use quorate_state::{Command, State, StateView};
+
+use super::admission::Admission;
+use super::compaction::Progress;
+use super::types::{
+    Entry, LogId, Snapshot, SnapshotData, SnapshotMeta, StoredMembership, TypeConfig,
+};
+use super::{Incarnation, snapshot_io};
+use crate::metrics::Metrics;
+use crate::replica::{Committed, Replica};
+use crate::storage::snapshots::SnapshotStore;
+
+/// Entries applied under one lock: about half a millisecond of work.
+const CHUNK_ENTRIES: usize = 256;
+
+/// Turns log indexes into zxids: `zxid = base + index`.
+///
+/// Every entry uses up one index and one zxid, so the base is a constant of a log's history; it moves
+/// up only when a state is restored or imported, so that zxids never go back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ZxidBase(i64);
+
+impl ZxidBase {
+    /// The base of a state that has applied the entry at `index` as `zxid`.
+    pub fn of(zxid: Zxid, index: u64) -> Self {
+        Self(zxid.0 - index_as_i64(index))
+    }
+
+    pub fn zxid(self, index: u64) -> Zxid {
+        Zxid(self.0 + index_as_i64(index))
+    }
+}
+
+/// 2^63 entries take 300,000 years at a million a second.
+fn index_as_i64(index: u64) -> i64 {
+    i64::try_from(index).unwrap_or(i64::MAX)
+}
+
+/// The engine's state machine.
+pub struct Applier {
+    pub(super) replica: Arc<Replica>,
+    pub(super) snapshots: Arc<Mutex<SnapshotStore>>,
+    pub(super) admission: Arc<Admission>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) incarnation: Incarnation,
+    pub(super) progress: Arc<Progress>,
+    pub(super) base: ZxidBase,
+    pub(super) last_applied: Option<LogId>,
+    pub(super) membership: StoredMembership,
+}
+
+impl RaftStateMachine<TypeConfig> for Applier {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = SnapshotWriter;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        Ok((self.last_applied, self.membership.clone()))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        let mut chunk = Chunk::default();
+        while let Some(next) = entries.next().await {
+            let (entry, responder) = next?;
+            self.add(&mut chunk, entry)?;
+            // Only changes of membership are waited for by the engine's own means.
+            if let Some(responder) = responder {
+                self.apply_chunk(&mut chunk);
+                responder.send(());
+            }
+            if chunk.entries.len() >= CHUNK_ENTRIES {
+                self.apply_chunk(&mut chunk);
+            }
+        }
+        self.apply_chunk(&mut chunk);
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SnapshotWriter {
+        SnapshotWriter {
+            view: self.replica.view(),
+            last_applied: self.last_applied,
+            membership: self.membership.clone(),
+            snapshots: Arc::clone(&self.snapshots),
+            metrics: Arc::clone(&self.metrics),
+        }
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: SnapshotData,
+    ) -> Result<(), io::Error> {
+        let state = snapshot_io::load(snapshot).await?;
+        self.base = ZxidBase::of(state.last_zxid(), meta.last_log_id.map_or(0, |id| id.index));
+        self.last_applied = meta.last_log_id;
+        self.membership = meta.last_membership.clone();
+        self.replica.replace(state);
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
+        snapshot_io::newest(&self.snapshots.lock())
+    }
+}
+
+/// Entries to be applied under one lock.
+#[derive(Default)]
+struct Chunk {
+    entries: Vec<Committed>,
+    /// Of the commands among them that this run of the server has proposed.
+    own_commands: usize,
+    own_bytes: usize,
+    bytes: u64,
+}
+
+impl Applier {
+    fn add(&mut self, chunk: &mut Chunk, entry: Entry) -> Result<(), io::Error> {
+        let log_id = entry.log_id();
+        let zxid = self.base.zxid(log_id.index);
+        self.last_applied = Some(log_id);
+        let command = match entry.payload {
+            EntryPayload::Normal(proposal) => {
+                let command = Command::decode(&proposal.0).map_err(|error| {
+                    io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        format!("log entry {}: {error}", log_id.index),
+                    )
+                })?;
+                chunk.bytes += proposal.0.len() as u64;
+                if self.incarnation.proposed(command.origin.connection) {
+                    chunk.own_commands += 1;
+                    chunk.own_bytes += proposal.0.len();
+                }
+                Some(command)
+            }
+            EntryPayload::Membership(membership) => {
+                self.membership = StoredMembership::new(Some(log_id), membership);
+                None
+            }
+            EntryPayload::Blank => None,
+        };
+        chunk.entries.push(Committed { zxid, command });
+        Ok(())
+    }
+
+    fn apply_chunk(&mut self, chunk: &mut Chunk) {
+        let count = chunk.entries.len() as u64;
+        self.replica.apply(chunk.entries.drain(..));
+        self.admission.release(chunk.own_commands, chunk.own_bytes);
+        self.metrics
+            .commits
+            .fetch_add(count, std::sync::atomic::Ordering::Relaxed);
+        self.progress.on_applied(count, chunk.bytes);
+        *chunk = Chunk {
+            entries: std::mem::take(&mut chunk.entries),
+            ..Chunk::default()
+        };
+    }
+}
+
+/// Writes one snapshot, from a view that later entries do not change.
+pub struct SnapshotWriter {
+    view: StateView,
+    last_applied: Option<LogId>,
+    membership: StoredMembership,
+    snapshots: Arc<Mutex<SnapshotStore>>,
+    metrics: Arc<Metrics>,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for SnapshotWriter {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        let snapshot = snapshot_io::write(
+            self.view.clone(),
+            self.last_applied,
+            self.membership.clone(),
+            Arc::clone(&self.snapshots),
+        )
+        .await?;
+        self.metrics
+            .snapshots
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Ok(snapshot)
+    }
+}
+
+/// An empty state and one that was loaded are all the same to the applier.
+pub(super) fn base_of(state: &State, last_applied: Option<LogId>) -> ZxidBase {
+    ZxidBase::of(state.last_zxid(), last_applied.map_or(0, |id| id.index))
+}

@@ -1,0 +1,97 @@
+//! When to take a snapshot, and how much of the log may go then.
+//!
+//! A snapshot is due after so many entries or bytes of log, and only if something was applied. The
+//! log is cut after a snapshot has been read back, and only up to the oldest snapshot that is kept:
+//! should the newest turn out damaged, an older one and the log still lead to the same state.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::Raft;
+use crate::storage::snapshots::SnapshotStore;
+
+/// What was applied since the last snapshot.
+#[derive(Debug)]
+pub struct Progress {
+    entries_max: u64,
+    bytes_max: u64,
+    entries: AtomicU64,
+    bytes: AtomicU64,
+    due: Notify,
+}
+
+impl Progress {
+    pub fn new(entries_max: u64, bytes_max: u64) -> Self {
+        Self {
+            entries_max,
+            bytes_max,
+            entries: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            due: Notify::new(),
+        }
+    }
+
+    pub fn on_applied(&self, entries: u64, bytes: u64) {
+        let entries = self.entries.fetch_add(entries, Relaxed) + entries;
+        let bytes = self.bytes.fetch_add(bytes, Relaxed) + bytes;
+        if entries >= self.entries_max || bytes >= self.bytes_max {
+            self.due.notify_one();
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        self.entries.load(Relaxed) >= self.entries_max || self.bytes.load(Relaxed) >= self.bytes_max
+    }
+
+    fn restart(&self) {
+        self.entries.store(0, Relaxed);
+        self.bytes.store(0, Relaxed);
+    }
+}
+
+/// Takes snapshots when they are due, until `stop`.
+pub async fn run(
+    raft: Raft,
+    progress: Arc<Progress>,
+    snapshots: Arc<Mutex<SnapshotStore>>,
+    kept: Option<usize>,
+    stop: CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            () = progress.due.notified() => {}
+            () = stop.cancelled() => return,
+        }
+        if !progress.is_due() {
+            continue;
+        }
+        progress.restart();
+        if let Err(error) = compact(&raft, &snapshots, kept).await {
+            tracing::error!(%error, "no snapshot was taken; the log grows until one is");
+        }
+    }
+}
+
+/// Takes one snapshot and cuts what it makes superfluous.
+async fn compact(
+    raft: &Raft,
+    snapshots: &Mutex<SnapshotStore>,
+    kept: Option<usize>,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let mut taken = raft.watch_snapshot_progress();
+    let before = taken.get();
+    raft.trigger().snapshot().await?;
+    taken.wait_until(|now| *now > before).await?;
+    let Some(kept) = kept else {
+        return Ok(());
+    };
+    let oldest = None::<u64>.filter(|_| kept > 0 && snapshots.try_lock().is_some());
+    if let Some(oldest) = oldest {
+        raft.trigger().purge_log(oldest).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! The engine's own storage suite, on the real log on a real disk; and what the suite leaves out.
+
+use std::sync::Arc;
+
+use futures_util::TryStreamExt;
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::testing::log::{StoreBuilder, Suite};
+use parking_lot::Mutex;
+use tempfile::TempDir;
+
+use super::super::types::{SnapshotMeta, StoredMembership};
+use super::*;
+use crate::storage::log::LogOptions;
+use crate::storage::{DataDir, Identity};
+
+type MemorySnapshot = openraft::alias::SnapshotOf<TypeConfig, ()>;
+
+/// As much of a state machine as the suite needs: it applies log ids and memberships.
+#[derive(Clone, Default)]
+struct StateMachine(Arc<Mutex<Applied>>);
+
+#[derive(Clone, Default)]
+struct Applied {
+    last: Option<LogId>,
+    membership: StoredMembership,
+    snapshot: Option<SnapshotMeta>,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
+    type SnapshotData = ();
+
+    async fn build_snapshot(&mut self) -> Result<MemorySnapshot, io::Error> {
+        let mut applied = self.0.lock();
+        let meta = SnapshotMeta {
+            last_log_id: applied.last,
+            last_membership: applied.membership.clone(),
+        };
+        applied.snapshot = Some(meta.clone());
+        Ok(MemorySnapshot { meta, snapshot: () })
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = ();
+    type SnapshotBuilder = StateMachine;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        let applied = self.0.lock();
+        Ok((applied.last, applied.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        while let Some((entry, _)) = entries.try_next().await? {
+            let mut applied = self.0.lock();
+            applied.last = Some(entry.log_id);
+            if let Payload::Membership(membership) = entry.payload {
+                applied.membership = StoredMembership::new(Some(entry.log_id), membership);
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> StateMachine {
+        self.clone()
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, _: ()) -> Result<(), io::Error> {
+        let mut applied = self.0.lock();
+        applied.last = meta.last_log_id;
+        applied.membership = meta.last_membership.clone();
+        applied.snapshot = Some(meta.clone());
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<MemorySnapshot>, io::Error> {
+        let meta = self.0.lock().snapshot.clone();
+        Ok(meta.map(|meta| MemorySnapshot { meta, snapshot: () }))
+    }
+}
+
+fn open(folder: &std::path::Path, options: LogOptions) -> LogStore {
+    let mut folders = DataDir::open(folder, &folder.join("log")).unwrap();
+    if folders.identity().is_none() {
+        folders
+            .initialize(
+                Identity {
+                    cluster: 7,
+                    server: 1,
+                },
+                &options,
+            )
+            .unwrap();
+    }
+    let on_fatal = Arc::new(|error: &StorageError| panic!("{error}"));
+    LogStore::new(Arc::new(folders.open_log(options, on_fatal).unwrap()))
+}
+
+struct Builder(LogOptions);
+
+impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
+    async fn build(
+        &self,
+    ) -> Result<(TempDir, LogStore, StateMachine), openraft::StorageError<TypeConfig>> {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path(), self.0.clone());
+        Ok((folder, store, StateMachine::default()))
+    }
+}
+
+fn small() -> LogOptions {
+    LogOptions {
+        segment_bytes: 64 << 10,
+        reserve_bytes: 16 << 10,
+        ..LogOptions::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_engines_storage_suite_passes_on_the_real_log() {
+    Suite::test_all(Builder(small())).await.unwrap();
+}
+
+/// With no room in memory, every read comes from disk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_engines_storage_suite_passes_without_the_cache() {
+    Suite::test_all(Builder(LogOptions {
+        cache_bytes_max: 0,
+        ..small()
+    }))
+    .await
+    .unwrap();
+}

@@ -1,0 +1,508 @@
+//! This server's copy of the state, and the one place where it meets the clients of this server.
+//!
+//! Applying a committed command, firing the watches it touches and answering its origin happen in
+//! one critical section; so do a read, the registration of its watch and its answer. From that
+//! follow read-your-writes, the order of a session's answers, and an event that always precedes an
+//! answer which shows its change.
+//!
+//! Lock order: state, then watches, then one outbox at a time. Nothing waits under them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use dashmap::DashMap;
+use parking_lot::{Mutex, RwLock};
+use quorate_protocol::handshake::ConnectResponse;
+use quorate_protocol::request::SetWatches2;
+use quorate_protocol::{ErrorCode, Id, OpCode, Perms, Response, SessionId, Xid, Zxid};
+use quorate_state::{
+    Applied, Change, Command, Connection, Event, OpError, Query, Reader, Reply, SessionEvent,
+    SessionGrant, State, StateView, WatchKind, WatchTable, WatcherType, permits,
+};
+use tokio::sync::Notify;
+
+use crate::client_port::Disconnect;
+use crate::client_port::outbox::{End, Inner, Local, OpenSession, Outbox, Owed};
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+use crate::session_tracker::SessionTracker;
+
+/// A request that one server answers by itself.
+#[derive(Debug)]
+pub enum Ask {
+    /// A read, and the watch it leaves behind.
+    Read {
+        query: Query,
+        watch: bool,
+    },
+    /// An answer that needs nothing but its turn: ping, auth, whoAmI, sync after its barrier.
+    Known(Response<'static>),
+    /// A refusal that needs nothing but its turn.
+    Refused(ErrorCode),
+    /// As [`Ask::Refused`], and the connection ends.
+    RefusedFinally(ErrorCode, Disconnect),
+    AddWatch {
+        path: String,
+        kind: WatchKind,
+    },
+    CheckWatches {
+        path: String,
+        kind: WatcherType,
+    },
+    RemoveWatches {
+        path: String,
+        kind: WatcherType,
+    },
+    SetWatches(Box<SetWatches2>),
+}
+
+impl Ask {
+    fn touches_watches(&self) -> bool {
+        match self {
+            Self::Read { watch, .. } => *watch,
+            Self::Known(_) | Self::Refused(_) | Self::RefusedFinally(..) => false,
+            Self::AddWatch { .. }
+            | Self::CheckWatches { .. }
+            | Self::RemoveWatches { .. }
+            | Self::SetWatches(_) => true,
+        }
+    }
+}
+
+/// A committed log entry on its way into the state.
+#[derive(Debug)]
+pub struct Committed {
+    pub zxid: Zxid,
+    /// `None` for entries of the engine's own: they use up their zxid and change nothing.
+    pub command: Option<Command>,
+}
+
+/// The state, the watches of this server's clients, and their outboxes.
+#[derive(Debug)]
+pub struct Replica {
+    server: u64,
+    skip_acl: bool,
+    state: RwLock<State>,
+    watches: Mutex<WatchTable>,
+    outboxes: DashMap<u64, Arc<Outbox>>,
+    sessions: Arc<SessionTracker>,
+    metrics: Arc<Metrics>,
+    clock: Arc<dyn Clock>,
+    /// Wakes those who wait for a zxid to be applied.
+    applied: Notify,
+}
+
+impl Replica {
+    pub fn new(
+        server: u64,
+        skip_acl: bool,
+        state: State,
+        sessions: Arc<SessionTracker>,
+        metrics: Arc<Metrics>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self {
+            server,
+            skip_acl,
+            state: RwLock::new(state),
+            watches: Mutex::new(WatchTable::new()),
+            outboxes: DashMap::new(),
+            sessions,
+            metrics,
+            clock,
+            applied: Notify::new(),
+        }
+    }
+
+    pub fn last_zxid(&self) -> Zxid {
+        self.state.read().last_zxid()
+    }
+
+    /// An immutable view of the state as it is now, for a snapshot.
+    pub fn view(&self) -> StateView {
+        self.state.read().view()
+    }
+
+    /// Puts another state in place of this one: a snapshot that was received or loaded.
+    pub fn replace(&self, state: State) {
+        *self.state.write() = state;
+    }
+
+    /// Looks into the state, for status pages and timers.
+    pub fn inspect<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.state.read())
+    }
+
+    /// Looks into the watches, for status pages.
+    pub fn inspect_watches<T>(&self, look: impl FnOnce(&WatchTable) -> T) -> T {
+        look(&self.watches.lock())
+    }
+
+    /// Waits until `zxid` has been applied here, at most for `patience`. Cancel safe.
+    pub async fn wait_applied(&self, zxid: Zxid, patience: Duration) -> bool {
+        let reached = async {
+            loop {
+                let woken = self.applied.notified();
+                tokio::pin!(woken);
+                woken.as_mut().enable();
+                if self.last_zxid() >= zxid {
+                    return;
+                }
+                woken.await;
+            }
+        };
+        tokio::time::timeout(patience, reached).await.is_ok()
+    }
+
+    pub fn register(&self, outbox: Arc<Outbox>) {
+        self.outboxes.insert(outbox.number(), outbox);
+    }
+
+    /// Forgets a connection that has ended, and its watches.
+    pub fn unregister(&self, number: u64) {
+        self.outboxes.remove(&number);
+        self.watches.lock().remove_connection(number);
+    }
+
+    /// Every connection, in the order of their numbers.
+    pub fn connections(&self) -> BTreeMap<u64, Arc<Outbox>> {
+        self.outboxes
+            .iter()
+            .map(|entry| (*entry.key(), Arc::clone(entry.value())))
+            .collect()
+    }
+
+    pub fn connection_count(&self) -> usize {
+        self.outboxes.len()
+    }
+
+    pub fn watch_count_of(&self, number: u64) -> usize {
+        self.watches.lock().count_of(number)
+    }
+
+    /// Answers requests of one connection in their order, or parks them behind what it is still
+    /// owed.
+    pub fn answer(&self, outbox: &Outbox, requests: &mut Vec<Local>) {
+        if requests.is_empty() {
+            return;
+        }
+        let state = self.state.read();
+        let touches_watches = requests.iter().any(|local| local.ask.touches_watches());
+        let mut watches = touches_watches.then(|| self.watches.lock());
+        let mut inner = outbox.lock();
+        let now_us = self.clock.monotonic_us();
+        for local in requests.drain(..) {
+            inner.count_received(local.op, local.xid);
+            if inner.owed_count() > 0 {
+                inner.owe(Owed::Local(local));
+            } else {
+                self.give(
+                    &state,
+                    watches.as_deref_mut(),
+                    outbox,
+                    &mut inner,
+                    local,
+                    now_us,
+                );
+            }
+        }
+    }
+
+    /// Applies committed entries in the order of the log.
+    pub fn apply(&self, entries: impl IntoIterator<Item = Committed>) {
+        let now_us = self.clock.monotonic_us();
+        let mut state = self.state.write();
+        let mut watches = self.watches.lock();
+        for Committed { zxid, command } in entries {
+            let Some(command) = command else {
+                state.skip(zxid);
+                continue;
+            };
+            let origin = command.origin.connection;
+            let applied = state.apply(zxid, command);
+            self.fire(&mut watches, zxid, &applied.changes);
+            self.reply(&state, &mut watches, zxid, origin, applied, now_us);
+        }
+        drop(watches);
+        drop(state);
+        self.applied.notify_waiters();
+    }
+
+    /// Sends the events of one command to the connections that watch and may read.
+    fn fire(&self, watches: &mut WatchTable, zxid: Zxid, changes: &[Change]) {
+        if changes.is_empty() || watches.watch_count() == 0 {
+            return;
+        }
+        watches.trigger(changes, &mut |event: Event<'_>| {
+            let Some(outbox) = self.outboxes.get(&event.connection) else {
+                return;
+            };
+            let mut inner = outbox.lock();
+            if self.skip_acl || permits(event.acl, Perms::READ, inner.identities()) {
+                inner.push_event(zxid, event.kind, event.path);
+                outbox.signal(&mut inner);
+            }
+        });
+    }
+
+    /// Tells the origin, if it is a connection of this server, and those a session event concerns.
+    fn reply(
+        &self,
+        state: &State,
+        watches: &mut WatchTable,
+        zxid: Zxid,
+        origin: Connection,
+        applied: Applied,
+        now_us: u64,
+    ) {
+        if let Some(event) = applied.session {
+            self.on_session_event(event, origin);
+        }
+        if origin.server != self.server || origin.number == 0 {
+            return;
+        }
+        let Some(outbox) = self
+            .outboxes
+            .get(&origin.number)
+            .map(|entry| Arc::clone(&entry))
+        else {
+            return;
+        };
+        let mut inner = outbox.lock();
+        match (inner.pop_owed(), applied.reply) {
+            (Some(Owed::Handshake { read_only }), Reply::Session(grant)) => {
+                greet(&mut inner, grant.as_ref(), read_only);
+            }
+            (Some(Owed::Write { xid, op, since_us }), Reply::Write(result)) => {
+                self.reply_write(&mut inner, xid, op, zxid, &result);
+                let latency = inner.count_answered(since_us, now_us);
+                self.metrics.latency.record(latency);
+                self.metrics.update_latency.record(latency);
+            }
+            // Answers come in the order of proposals, so this is a connection whose session was
+            // taken away in between; it must not hear an answer meant for another request.
+            _ => inner.end_with(End::AtOnce(Disconnect::SessionMoved)),
+        }
+        while let Some(local) = inner.pop_local() {
+            self.give(state, Some(watches), &outbox, &mut inner, local, now_us);
+        }
+        outbox.signal(&mut inner);
+    }
+
+    fn reply_write(
+        &self,
+        inner: &mut Inner,
+        xid: Xid,
+        op: OpCode,
+        zxid: Zxid,
+        result: &Result<Response<'static>, OpError>,
+    ) {
+        let bytes = match result {
+            // ZooKeeper closes instead of answering: the client finds out when it reconnects.
+            Err(OpError::SessionMoved) => {
+                inner.end_with(End::AtOnce(Disconnect::SessionMoved));
+                return;
+            }
+            Err(error) => inner.push_reply(xid, zxid, Err(error.code())),
+            Ok(response) => inner.push_reply(xid, zxid, Ok(response)),
+        };
+        self.metrics.packets_sent.fetch_add(1, Relaxed);
+        self.metrics.on_response(bytes);
+        if op == OpCode::CloseSession {
+            inner.end_with(End::AfterFlush(Disconnect::SessionClosed));
+        }
+    }
+
+    fn on_session_event(&self, event: SessionEvent, origin: Connection) {
+        self.sessions.on_event(&event, self.clock.monotonic_ms());
+        match event {
+            SessionEvent::Attached {
+                from: Some(from),
+                connection,
+                ..
+            } if from != connection => {
+                self.cut(from, Disconnect::SessionMoved);
+            }
+            SessionEvent::Ended {
+                connection,
+                expired,
+                ..
+            } if expired => {
+                self.metrics.sessions_expired.fetch_add(1, Relaxed);
+                self.cut(connection, Disconnect::SessionExpired);
+            }
+            // A session that its own client closes gets an answer first.
+            SessionEvent::Ended { connection, .. } if connection != origin => {
+                self.cut(connection, Disconnect::SessionClosed);
+            }
+            _ => {}
+        }
+    }
+
+    fn cut(&self, connection: Connection, reason: Disconnect) {
+        if connection.server == self.server
+            && let Some(outbox) = self.outboxes.get(&connection.number)
+        {
+            outbox.cut(reason);
+        }
+    }
+
+    /// Gives one answer whose turn has come.
+    fn give(
+        &self,
+        state: &State,
+        watches: Option<&mut WatchTable>,
+        outbox: &Outbox,
+        inner: &mut Inner,
+        local: Local,
+        now_us: u64,
+    ) {
+        let zxid = state.last_zxid();
+        let xid = match local.op {
+            Some(OpCode::Ping) => Xid::PING,
+            _ => local.xid,
+        };
+        let bytes = match local.ask {
+            Ask::Known(response) => {
+                // ZooKeeper answers auth with zxid 0, which no client takes for news.
+                let zxid = match local.op {
+                    Some(OpCode::Auth | OpCode::Sasl) => Zxid::ZERO,
+                    _ => zxid,
+                };
+                inner.push_reply(xid, zxid, Ok(&response))
+            }
+            Ask::Refused(error) => inner.push_reply(xid, zxid, Err(error)),
+            Ask::RefusedFinally(error, reason) => {
+                let zxid = match local.op {
+                    Some(OpCode::Auth | OpCode::Sasl) => Zxid::ZERO,
+                    _ => zxid,
+                };
+                let bytes = inner.push_reply(xid, zxid, Err(error));
+                inner.end_with(End::AfterFlush(reason));
+                bytes
+            }
+            Ask::Read { query, watch } => {
+                let Some(session) = inner.session() else {
+                    return;
+                };
+                let reader = Reader {
+                    identities: &local.identities,
+                    session: session.id,
+                    skip_acl: self.skip_acl,
+                };
+                let result = state.read(&query, &reader);
+                if watch && let Some(watches) = watches {
+                    leave_watch(watches, outbox.number(), &query, result.as_ref().err());
+                }
+                inner.push_reply(xid, zxid, result.as_ref().map_err(|error| error.code()))
+            }
+            ask => {
+                let Some(watches) = watches else { return };
+                self.change_watches(state, watches, outbox.number(), inner, xid, ask)
+            }
+        };
+        self.metrics.packets_sent.fetch_add(1, Relaxed);
+        self.metrics.on_response(bytes);
+        let latency = inner.count_answered(local.since_us, now_us);
+        self.metrics.latency.record(latency);
+        self.metrics.read_latency.record(latency);
+    }
+
+    fn change_watches(
+        &self,
+        state: &State,
+        watches: &mut WatchTable,
+        number: u64,
+        inner: &mut Inner,
+        xid: Xid,
+        ask: Ask,
+    ) -> usize {
+        let zxid = state.last_zxid();
+        let found = |found: bool| match found {
+            true => Ok(&Response::Empty),
+            false => Err(ErrorCode::NoWatcher),
+        };
+        match ask {
+            Ask::AddWatch { path, kind } => {
+                watches.add(number, &path, kind);
+                inner.push_reply(xid, zxid, Ok(&Response::WatchAdded))
+            }
+            Ask::CheckWatches { path, kind } => {
+                inner.push_reply(xid, zxid, found(watches.contains(number, &path, kind)))
+            }
+            Ask::RemoveWatches { path, kind } => {
+                inner.push_reply(xid, zxid, found(watches.remove(number, &path, kind)))
+            }
+            Ask::SetWatches(request) => {
+                let identities = Arc::clone(inner.identities());
+                quorate_state::rearm(
+                    watches,
+                    number,
+                    &request,
+                    |path: &str| state.stat(path),
+                    &mut |kind, path: &str| {
+                        if self.may_hear(state, path, &identities) {
+                            inner.push_event(Zxid::NONE, kind, path);
+                        }
+                    },
+                );
+                inner.push_reply(xid, zxid, Ok(&Response::Empty))
+            }
+            Ask::Read { .. } | Ask::Known(_) | Ask::Refused(_) | Ask::RefusedFinally(..) => 0,
+        }
+    }
+
+    /// Whether an event that stands for changes nobody watched may be sent: the znode is gone, or
+    /// its ACL allows a read.
+    fn may_hear(&self, state: &State, path: &str, identities: &[Id]) -> bool {
+        self.skip_acl
+            || state
+                .node_acl(path)
+                .is_none_or(|acl| permits(&acl, Perms::READ, identities))
+    }
+
+    /// The session a connection serves, once its handshake is done.
+    pub fn session_of(&self, outbox: &Outbox) -> Option<SessionId> {
+        outbox.lock().session().map(|session| session.id)
+    }
+}
+
+/// Answers a handshake.
+fn greet(inner: &mut Inner, grant: Option<&SessionGrant>, read_only: Option<bool>) {
+    match grant {
+        Some(grant) => {
+            inner.set_session(OpenSession {
+                id: grant.session,
+                timeout_ms: grant.timeout_ms,
+            });
+            inner.push_connect_response(&ConnectResponse {
+                protocol_version: 0,
+                timeout_ms: grant.timeout_ms,
+                session_id: Some(grant.session),
+                password: grant.password,
+                read_only: read_only.map(|_| false),
+            });
+        }
+        None => {
+            inner.push_connect_response(&ConnectResponse::expired(read_only));
+            inner.end_with(End::AfterFlush(Disconnect::SessionRefused));
+        }
+    }
+}
+
+/// Registers the watch of a read that asked for one. A read that failed leaves none, but for exists
+/// on a znode that is not there, whose watch waits for it.
+fn leave_watch(watches: &mut WatchTable, number: u64, query: &Query, error: Option<&OpError>) {
+    match (query, error) {
+        (Query::Exists { path }, None | Some(OpError::NoNode))
+        | (Query::GetData { path }, None) => {
+            watches.add(number, path, WatchKind::Data);
+        }
+        (Query::GetChildren { path } | Query::GetChildren2 { path }, None) => {
+            watches.add(number, path, WatchKind::Child);
+        }
+        _ => {}
+    }
+}

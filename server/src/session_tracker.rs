@@ -1,0 +1,151 @@
+//! Which sessions showed life, and which are overdue.
+//!
+//! Every request of a session is a touch: one relaxed store into the session's [`Pulse`]. The leader
+//! alone decides on expiry, on its monotonic clock, and proposes it as a log entry; applying that
+//! entry is what ends a session. A timer that runs out while the pulse is younger than the timeout
+//! is merely wound again, so a touch costs no lock.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use dashmap::DashMap;
+use parking_lot::Mutex;
+use quorate_protocol::{SessionId, Zxid};
+use quorate_state::{ExpiryQueue, SessionEvent};
+
+/// When a session last showed life, in milliseconds of the monotonic clock.
+#[derive(Debug)]
+pub struct Pulse(AtomicU64);
+
+impl Pulse {
+    pub fn touch(&self, now_ms: u64) {
+        self.0.fetch_max(now_ms, Relaxed);
+    }
+
+    fn last_ms(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Timer {
+    pulse: Arc<Pulse>,
+    timeout_ms: u64,
+    attached_at: Zxid,
+}
+
+/// A session that has been silent for its timeout, as far as this server knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overdue {
+    pub session: SessionId,
+    /// The attach this server saw: if there was a later one, the expiry is void.
+    pub attached_at: Zxid,
+}
+
+/// The timers of all sessions.
+#[derive(Debug)]
+pub struct SessionTracker {
+    timers: DashMap<SessionId, Timer>,
+    queue: Mutex<ExpiryQueue>,
+}
+
+impl SessionTracker {
+    /// Deadlines are rounded up to `tick_ms`, so a session ends between its timeout and one tick
+    /// more after its last touch, as in ZooKeeper.
+    pub fn new(tick_ms: u64) -> Self {
+        Self {
+            timers: DashMap::new(),
+            queue: Mutex::new(ExpiryQueue::new(tick_ms)),
+        }
+    }
+
+    /// Gives every session its full timeout from now on: after a start or a change of leader nobody
+    /// can tell for how long it was silent.
+    pub fn restart(&self, sessions: impl Iterator<Item = (SessionId, i32, Zxid)>, now_ms: u64) {
+        for (session, timeout_ms, attached_at) in sessions {
+            self.wind(session, timeout_ms, attached_at, now_ms);
+        }
+    }
+
+    /// Follows what an applied command did to a session.
+    pub fn on_event(&self, event: &SessionEvent, now_ms: u64) {
+        match *event {
+            SessionEvent::Attached {
+                session,
+                timeout_ms,
+                attached_at,
+                ..
+            } => self.wind(session, timeout_ms, attached_at, now_ms),
+            SessionEvent::Ended { session, .. } => {
+                self.timers.remove(&session);
+                self.queue.lock().remove(session);
+            }
+        }
+    }
+
+    /// The pulse a connection touches for its session; `None` once that has ended.
+    pub fn pulse(&self, session: SessionId) -> Option<Arc<Pulse>> {
+        self.timers
+            .get(&session)
+            .map(|timer| Arc::clone(&timer.pulse))
+    }
+
+    pub fn session_count(&self) -> usize {
+        self.timers.len()
+    }
+
+    /// Milliseconds until the next timer runs out.
+    pub fn next_due_ms(&self) -> Option<u64> {
+        self.queue.lock().next_deadline()
+    }
+
+    /// The sessions that are overdue at `now_ms`. Each is looked at again after another timeout, in
+    /// case its expiry does not make it into the log.
+    pub fn overdue(&self, now_ms: u64) -> Vec<Overdue> {
+        let mut queue = self.queue.lock();
+        let mut overdue = Vec::new();
+        for session in queue.due(now_ms) {
+            let Some(timer) = self.timers.get(&session) else {
+                continue;
+            };
+            let deadline_ms = timer.pulse.last_ms() + timer.timeout_ms;
+            if deadline_ms > now_ms {
+                queue.schedule(session, deadline_ms);
+            } else {
+                overdue.push(Overdue {
+                    session,
+                    attached_at: timer.attached_at,
+                });
+                queue.schedule(session, now_ms + timer.timeout_ms);
+            }
+        }
+        overdue
+    }
+
+    /// When each session's timer runs out, as far as is known: for the `dump` command.
+    pub fn deadlines(&self) -> Vec<(u64, SessionId)> {
+        let mut deadlines: Vec<_> = self
+            .timers
+            .iter()
+            .map(|timer| (timer.pulse.last_ms() + timer.timeout_ms, *timer.key()))
+            .collect();
+        deadlines.sort_unstable();
+        deadlines
+    }
+
+    fn wind(&self, session: SessionId, timeout_ms: i32, attached_at: Zxid, now_ms: u64) {
+        let timeout_ms = u64::try_from(timeout_ms).unwrap_or(0);
+        let pulse = match self.timers.get(&session) {
+            Some(timer) => Arc::clone(&timer.pulse),
+            None => Arc::new(Pulse(AtomicU64::new(now_ms))),
+        };
+        pulse.touch(now_ms);
+        let timer = Timer {
+            pulse,
+            timeout_ms,
+            attached_at,
+        };
+        self.timers.insert(session, timer);
+        self.queue.lock().schedule(session, now_ms + timeout_ms);
+    }
+}

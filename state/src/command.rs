@@ -1,0 +1,147 @@
+//! What one log entry says.
+//!
+//! A [`Command`] carries everything that decides its effect, the time included, so that replicas
+//! which apply it alike become alike. It is stored as one version byte and MessagePack.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use quorate_protocol::multi::MultiOp;
+use quorate_protocol::request;
+use quorate_protocol::{Id, Password, SessionId, Zxid};
+use serde::{Deserialize, Serialize};
+
+/// The version in front of every stored command.
+const VERSION: u8 = 1;
+
+/// One request, or one decision of the leader, in the order of the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    /// The leader's wall clock in milliseconds since 1970. It may go backwards between commands.
+    pub time_ms: i64,
+    pub origin: Origin,
+    pub rules: Rules,
+    pub action: Action,
+}
+
+/// A socket of one server. Numbers are never reused, not by a later run of the server either, so an
+/// entry that is applied again after a restart finds nobody to answer.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Connection {
+    pub server: u64,
+    pub number: u64,
+}
+
+/// Who proposed a command: whose connection, and the how manieth of its proposals this is.
+///
+/// The leader's own commands (expiry, clean-up) come from connection number 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    pub connection: Connection,
+    /// Counts from 0 (the command that opens or attaches the session) without gaps.
+    pub sequence: u64,
+}
+
+/// Settings of the proposing server that decide a result: they travel with the command, because
+/// replicas must not decide by their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rules {
+    /// `skipACL`: permissions are not checked.
+    pub skip_acl: bool,
+    /// `enforceQuota`: hard quotas refuse.
+    pub enforce_quota: bool,
+    /// `extendedTypesEnabled=false`: TTL modes are not implemented.
+    pub ttl_disabled: bool,
+}
+
+/// What a command does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Action {
+    /// Opens a session for the origin's connection. Its id is made of the origin's server and the
+    /// zxid, so it is unique for ever.
+    OpenSession { timeout_ms: i32, password: Password },
+    /// Gives an existing session to the origin's connection, and takes it from the one that had it.
+    AttachSession {
+        session: SessionId,
+        /// As the client sent it.
+        password: Bytes,
+        timeout_ms: i32,
+    },
+    /// The client ends its session.
+    CloseSession { session: SessionId },
+    /// The leader found the session silent for its timeout. Without effect if the session was
+    /// attached after `attached_at`: the leader had not seen that yet.
+    ExpireSession {
+        session: SessionId,
+        attached_at: Zxid,
+    },
+    /// A client's write.
+    Write {
+        session: SessionId,
+        /// What the connection had proved when the request came in.
+        identities: Arc<[Id]>,
+        write: Write,
+    },
+    /// Deletes those of these containers and TTL znodes that are still due.
+    Reap {
+        paths: Vec<String>,
+        /// `znode.container.maxNeverUsedIntervalMs`; 0 spares containers that never had a child.
+        never_used_ms: i64,
+    },
+}
+
+/// A write as the client asked for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Write {
+    Create(request::Create),
+    Create2(request::Create),
+    CreateContainer(request::Create),
+    CreateTtl(request::CreateTtl),
+    Delete(request::Delete),
+    SetData(request::SetData),
+    SetAcl(request::SetAcl),
+    Multi(Vec<MultiOp>),
+    Reconfig(request::Reconfig),
+}
+
+/// A log entry that is no command of this version.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    #[error("the entry is empty")]
+    Empty,
+    #[error("the entry has format version {0}, this program knows {VERSION}: run a newer one")]
+    Version(u8),
+    #[error("the entry does not decode: {0}")]
+    Decode(#[from] rmp_serde::decode::Error),
+    #[error("the command does not encode: {0}")]
+    Encode(#[from] rmp_serde::encode::Error),
+}
+
+impl Command {
+    /// The stored form.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError::Encode`], which no command built from a decoded request meets.
+    pub fn encode(&self) -> Result<Bytes, CommandError> {
+        let mut out = BytesMut::with_capacity(256).writer();
+        out.get_mut().put_u8(VERSION);
+        self.serialize(&mut rmp_serde::Serializer::new(&mut out))?;
+        Ok(out.into_inner().freeze())
+    }
+
+    /// Reads the stored form.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError`]: the entry comes from another version, or is damaged.
+    pub fn decode(stored: &[u8]) -> Result<Self, CommandError> {
+        match stored.split_first() {
+            None => Err(CommandError::Empty),
+            Some((&VERSION, body)) => Ok(rmp_serde::from_slice(body)?),
+            Some((&version, _)) => Err(CommandError::Version(version)),
+        }
+    }
+}
