@@ -10,5 +10,8 @@ fuzz_target!(|stored: &[u8]| {
         return;
     };
     let again = command.encode().expect("what was decoded encodes");
-    assert_eq!(Command::decode(&again).expect("what was encoded decodes"), command);
+    assert_eq!(
+        Command::decode(&again).expect("what was encoded decodes"),
+        command
+    );
 });

@@ -16,6 +16,8 @@ fuzz_target!(|input: &[u8]| {
     };
     assert_eq!(request.op(), op);
     let mut again = BytesMut::new();
-    request.encode(&mut again).expect("what was decoded encodes");
+    request
+        .encode(&mut again)
+        .expect("what was decoded encodes");
     assert_eq!(Request::decode(op, &again).as_ref(), Ok(&request));
 });

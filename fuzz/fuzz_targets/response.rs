@@ -15,6 +15,8 @@ fuzz_target!(|input: &[u8]| {
         return;
     };
     let mut again = BytesMut::new();
-    response.encode(&mut again).expect("what was decoded encodes");
+    response
+        .encode(&mut again)
+        .expect("what was decoded encodes");
     assert_eq!(Response::decode(op, &again).as_ref(), Ok(&response));
 });
