@@ -8,7 +8,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::super::memory::MemoryDisk;
-use super::entry::SECTOR;
+use super::entry::{BatchHeader, SECTOR};
 use super::*;
 
 const IDENTITY: Identity = Identity {
@@ -198,6 +198,13 @@ fn what_was_appended_is_there_after_a_close_a_kill_and_a_power_cut() {
     let log = open(&disk);
     assert_eq!(all(&log), expected);
     assert_eq!(log.state().vote.unwrap().term, 8);
+    vote(&log, 9).unwrap();
+    let stats = log.stats();
+    assert_eq!(
+        (stats.batches, stats.bytes, stats.queued_bytes),
+        (1, 512, 0)
+    );
+    assert!(stats.busy_max > Duration::ZERO && stats.writing_for.is_none());
 }
 
 #[test]
@@ -732,7 +739,7 @@ fn an_idle_log_seals_itself_and_notes_what_is_committed() {
         let recovered = recovery::read(&disk, folder(), IDENTITY).unwrap().unwrap();
         recovered.sealed && recovered.view.committed == Some(EntryId { term: 1, index: 1 })
     };
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     while !sealed() {
         assert!(start.elapsed() < Duration::from_secs(20));
         std::thread::yield_now();
@@ -1030,7 +1037,12 @@ impl Trial {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+    // Nothing to replay: which batches there are depends on the threads' timing as well.
+    #![proptest_config(ProptestConfig {
+        cases: 500,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     /// The power is cut at any change of the disk, keeping any part of what was not synced. What is
     /// found is what some prefix of the calls leaves, and that prefix has all that was completed.
