@@ -30,5 +30,3 @@ pub use snapshot::{SnapshotError, StateView};
 pub use state::State;
 pub use tree::acl::permits;
 pub use watches::{Event, WatchKind, WatchSummary, WatchTable, WatcherType, rearm};
-mod stub;
-pub use stub::*;

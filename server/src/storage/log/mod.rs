@@ -411,6 +411,7 @@ impl Log {
         Selection {
             on_disk: on_disk.collect(),
             cached: plan.cached,
+            bytes_max,
             seed: self.shared.seed,
             folder: self.shared.folder.clone(),
         }
@@ -503,6 +504,7 @@ impl Shared {
 pub struct Selection {
     on_disk: Vec<(Option<Arc<dyn File>>, Run)>,
     cached: Vec<LogEntry>,
+    bytes_max: usize,
     seed: u32,
     folder: PathBuf,
 }
@@ -526,6 +528,22 @@ impl Selection {
                 return Err(StorageError::Missing { path, what });
             };
             read_run(&**file, &path, *run, self.seed, &mut entries)?;
+        }
+        if self.cached.is_empty() {
+            // Batches are found as a whole.
+            let mut left = self.bytes_max;
+            let mut within = |entry: &LogEntry| {
+                let before = left;
+                left = left.saturating_sub(ENTRY_OVERHEAD + entry.payload.len());
+                before > 0
+            };
+            entries.truncate(
+                entries
+                    .iter()
+                    .take_while(|entry| within(entry))
+                    .count()
+                    .max(1),
+            );
         }
         entries.extend(self.cached);
         Ok(entries)
