@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 /// The version in front of every stored command.
 const VERSION: u8 = 1;
 
+/// About what a command takes beside the client's data, with one or two identities.
+const OVERHEAD_BYTES: usize = 160;
+
 /// One request, or one decision of the leader, in the order of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Command {
@@ -120,13 +123,14 @@ pub enum CommandError {
 }
 
 impl Command {
-    /// The stored form.
+    /// The stored form. `payload_bytes` is about how much of it is the client's data: a hint, so
+    /// that the buffer need not grow.
     ///
     /// # Errors
     ///
     /// [`CommandError::Encode`], which no command built from a decoded request meets.
-    pub fn encode(&self) -> Result<Bytes, CommandError> {
-        let mut out = BytesMut::with_capacity(256).writer();
+    pub fn encode(&self, payload_bytes: usize) -> Result<Bytes, CommandError> {
+        let mut out = BytesMut::with_capacity(OVERHEAD_BYTES + payload_bytes).writer();
         out.get_mut().put_u8(VERSION);
         self.serialize(&mut rmp_serde::Serializer::new(&mut out))?;
         Ok(out.into_inner().freeze())
