@@ -90,8 +90,11 @@ fn requests_in(text: &str) -> BTreeMap<String, String> {
         if let Some(named) = line.strip_prefix("# ") {
             title = named;
         } else if let Some(hex) = line.strip_prefix("> ") {
-            // A handshake carries a session's password, setWatches a zxid.
-            if !title.starts_with("connect") && !title.starts_with("setWatches") {
+            // A handshake carries a session's password, setWatches a zxid; a ping needs idle time.
+            if !["connect", "setWatches", "ping"]
+                .iter()
+                .any(|kind| title.starts_with(kind))
+            {
                 requests.insert(title.to_owned(), hex[8..].to_owned());
             }
         }

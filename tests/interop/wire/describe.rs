@@ -136,8 +136,8 @@ impl Connection {
             Shape::PathStat => format!(" {} {}", reader.text()?, self.stat(reader)?),
             Shape::Stat => format!(" {}", self.stat(reader)?),
             Shape::DataStat => format!(" {} {}", data(reader)?, self.stat(reader)?),
-            Shape::AclStat => {
-                let entries = reader.many(|reader| {
+            Shape::AclStat | Shape::AclSetStat => {
+                let mut entries = reader.many(|reader| {
                     Some(format!(
                         "{}:{}:{}",
                         reader.int()?,
@@ -145,6 +145,9 @@ impl Connection {
                         reader.text()?
                     ))
                 })?;
+                if shape == Shape::AclSetStat {
+                    entries.sort();
+                }
                 format!(" {entries:?} {}", self.stat(reader)?)
             }
             Shape::Names => format!(" {}", names(reader)?),

@@ -70,6 +70,8 @@ pub(crate) enum Shape {
     Stat,
     DataStat,
     AclStat,
+    /// As `AclStat`, where the order of the entries is not promised.
+    AclSetStat,
     Names,
     NamesStat,
     Number,
@@ -124,6 +126,12 @@ impl Request {
             shape: Shape::Nothing,
             numbered: Numbered::Other,
         }
+    }
+
+    /// The same `get_acl`, for a list whose order is not promised.
+    pub(crate) fn unordered(mut self) -> Self {
+        self.shape = Shape::AclSetStat;
+        self
     }
 
     /// The same request with bytes behind its end.
