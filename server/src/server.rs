@@ -5,8 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use quorate_state::{Rules, State};
+use quorate_state::Rules;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -109,14 +108,13 @@ impl Server {
         )?);
         let snapshots = data_dir.open_snapshots()?;
         let loaded = snapshot_io::load_newest(&snapshots, &log)?;
-        let state = loaded.state.unwrap_or_else(State::new);
 
         let metrics = Arc::new(Metrics::new());
         let sessions = Arc::new(SessionTracker::new(config.tick_ms.into()));
         let replica = Arc::new(Replica::new(
             server_id,
             config.skip_acl,
-            state,
+            loaded.state,
             Arc::clone(&sessions),
             Arc::clone(&metrics),
             Arc::clone(&clock),
@@ -139,7 +137,7 @@ impl Server {
             },
             log: LogStore::new(Arc::clone(&log)),
             space: log.space(),
-            snapshots: Arc::new(Mutex::new(snapshots)),
+            snapshots,
             last_applied: loaded.last_applied,
             membership: loaded.membership,
             replica: Arc::clone(&replica),

@@ -19,7 +19,7 @@ use crate::session_tracker::SessionTracker;
 const REAPED_PER_ENTRY: usize = 1000;
 
 /// Proposes the end of sessions that are overdue, until `stop`.
-pub async fn expire_sessions(
+pub(crate) async fn expire_sessions(
     sessions: Arc<SessionTracker>,
     consensus: Arc<Consensus>,
     clock: Arc<dyn Clock>,
@@ -50,7 +50,7 @@ pub async fn expire_sessions(
 }
 
 /// Proposes the clean-up of empty containers and TTL znodes that are due, until `stop`.
-pub async fn reap(
+pub(crate) async fn reap(
     replica: Arc<Replica>,
     consensus: Arc<Consensus>,
     clock: Arc<dyn Clock>,

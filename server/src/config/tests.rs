@@ -122,7 +122,7 @@ fn a_file_that_says_little_gets_zookeepers_defaults() {
     assert_eq!(config.client_handshake_timeout_ms, 10_000);
     assert_eq!(config.frame_bytes_max, 0xfffff);
     assert_eq!(config.requests_outstanding_max, 16_384);
-    assert_eq!(config.requests_per_connection_max, 250);
+    assert_eq!(config.requests_per_connection_max, 4096);
     assert_eq!(config.log_segment_bytes, 65536 * 1024);
     assert_eq!(config.snapshot_entries, 1_000_000);
     assert_eq!(config.snapshot_log_bytes, Some(256 << 20));

@@ -11,7 +11,6 @@ use futures_util::{Stream, StreamExt};
 use openraft::entry::RaftEntry;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
-use parking_lot::Mutex;
 use quorate_protocol::Zxid;
 use quorate_state::{Command, State, StateView};
 
@@ -54,7 +53,7 @@ fn index_as_i64(index: u64) -> i64 {
 /// The engine's state machine.
 pub struct Applier {
     pub(super) replica: Arc<Replica>,
-    pub(super) snapshots: Arc<Mutex<SnapshotStore>>,
+    pub(super) snapshots: SnapshotStore,
     pub(super) admission: Arc<Admission>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) incarnation: Incarnation,
@@ -98,7 +97,7 @@ impl RaftStateMachine<TypeConfig> for Applier {
             view: self.replica.view(),
             last_applied: self.last_applied,
             membership: self.membership.clone(),
-            snapshots: Arc::clone(&self.snapshots),
+            snapshots: self.snapshots.clone(),
             metrics: Arc::clone(&self.metrics),
         }
     }
@@ -117,7 +116,7 @@ impl RaftStateMachine<TypeConfig> for Applier {
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
-        snapshot_io::newest(&self.snapshots.lock())
+        snapshot_io::newest(&self.snapshots)
     }
 }
 
@@ -181,7 +180,7 @@ pub struct SnapshotWriter {
     view: StateView,
     last_applied: Option<LogId>,
     membership: StoredMembership,
-    snapshots: Arc<Mutex<SnapshotStore>>,
+    snapshots: SnapshotStore,
     metrics: Arc<Metrics>,
 }
 
@@ -193,7 +192,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotWriter {
             self.view.clone(),
             self.last_applied,
             self.membership.clone(),
-            Arc::clone(&self.snapshots),
+            self.snapshots.clone(),
         )
         .await?;
         self.metrics

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -57,7 +56,7 @@ impl Progress {
 pub async fn run(
     raft: Raft,
     progress: Arc<Progress>,
-    snapshots: Arc<Mutex<SnapshotStore>>,
+    snapshots: SnapshotStore,
     kept: Option<usize>,
     stop: CancellationToken,
 ) {
@@ -79,7 +78,7 @@ pub async fn run(
 /// Takes one snapshot and cuts what it makes superfluous.
 async fn compact(
     raft: &Raft,
-    snapshots: &Mutex<SnapshotStore>,
+    snapshots: &SnapshotStore,
     kept: Option<usize>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let mut taken = raft.watch_snapshot_progress();
@@ -89,9 +88,10 @@ async fn compact(
     let Some(kept) = kept else {
         return Ok(());
     };
-    let oldest = None::<u64>.filter(|_| kept > 0 && snapshots.try_lock().is_some());
+    let store = snapshots.clone();
+    let oldest = tokio::task::spawn_blocking(move || store.purge(kept)).await??;
     if let Some(oldest) = oldest {
-        raft.trigger().purge_log(oldest).await?;
+        raft.trigger().purge_log(oldest.index).await?;
     }
     Ok(())
 }

@@ -241,14 +241,14 @@ fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
     (start, end)
 }
 
-fn to_log_id(id: EntryId) -> LogId {
+pub(super) fn to_log_id(id: EntryId) -> LogId {
     LogId {
         leader_id: CommittedLeaderId::from(id.term),
         index: id.index,
     }
 }
 
-fn to_entry_id(id: LogId) -> EntryId {
+pub(super) fn to_entry_id(id: LogId) -> EntryId {
     EntryId {
         term: id.leader_id.term,
         index: id.index,

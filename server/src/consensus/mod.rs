@@ -21,7 +21,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use openraft::raft::ReadPolicy;
 use openraft::{ServerState, SnapshotPolicy};
-use parking_lot::Mutex;
 use quorate_state::{Action, Command, Connection, Origin, Rules, State};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -101,7 +100,7 @@ pub struct Parts {
     pub log: LogStore,
     /// Whether the log has room for more.
     pub space: watch::Receiver<bool>,
-    pub snapshots: Arc<Mutex<SnapshotStore>>,
+    pub snapshots: SnapshotStore,
     /// What the newest snapshot covers; `None` without one.
     pub last_applied: Option<LogId>,
     pub membership: StoredMembership,
@@ -154,7 +153,7 @@ impl Consensus {
                 .replica
                 .inspect(|state: &State| applier::base_of(state, parts.last_applied)),
             replica: parts.replica,
-            snapshots: Arc::clone(&parts.snapshots),
+            snapshots: parts.snapshots.clone(),
             admission: parts.admission,
             metrics: Arc::clone(&parts.metrics),
             incarnation: parts.incarnation,

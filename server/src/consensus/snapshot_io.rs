@@ -1,34 +1,128 @@
+//! The state to and from snapshot files.
+//!
+//! Writing and reading are done on threads that may block, from a view that later entries do not
+//! change. The membership stands beside the state, in MessagePack.
+
+use std::io::{self, Write};
+
+use quorate_state::{State, StateView};
+
+use super::log_store::{to_entry_id, to_log_id};
 use super::types::{LogId, Snapshot, SnapshotData, SnapshotMeta, StoredMembership};
 use crate::storage::StorageError;
 use crate::storage::log::Log;
-use crate::storage::snapshots::SnapshotStore;
-use parking_lot::Mutex;
-use quorate_state::{State, StateView};
-use std::io;
-use std::sync::Arc;
+use crate::storage::snapshots::{SnapshotFile, SnapshotInfo, SnapshotStore};
+
+/// What a server starts from.
 pub struct Loaded {
-    pub state: Option<State>,
+    pub state: State,
+    /// `None` without a snapshot: all of the log is to be applied.
     pub last_applied: Option<LogId>,
     pub membership: StoredMembership,
 }
-pub fn load_newest(_: &SnapshotStore, _: &Log) -> Result<Loaded, StorageError> {
+
+/// Loads the newest snapshot that can be used with this log, or an empty state if there is none.
+///
+/// # Errors
+///
+/// [`StorageError`]: the newest snapshot is damaged and the log does not reach back far enough to
+/// do without, or it is not one of this version's.
+pub fn load_newest(snapshots: &SnapshotStore, log: &Log) -> Result<Loaded, StorageError> {
+    let purged = log.state().purged.map(|id| id.index);
+    let newest = snapshots.open_latest(|last| last.map(|id| id.index) >= purged)?;
+    let Some(file) = newest else {
+        if let Some(purged) = purged {
+            return Err(StorageError::Missing {
+                path: snapshots.folder().to_owned(),
+                what: format!("the log begins after entry {purged}, but no snapshot covers it"),
+            });
+        }
+        return Ok(Loaded {
+            state: State::new(),
+            last_applied: None,
+            membership: StoredMembership::default(),
+        });
+    };
+    tracing::info!(path = %file.path().display(), "loading a snapshot");
     Ok(Loaded {
-        state: None,
-        last_applied: None,
-        membership: StoredMembership::default(),
+        state: read_state(&file)?,
+        last_applied: file.info().last.map(to_log_id),
+        membership: decode_membership(&file)?,
     })
 }
-pub async fn load(_: SnapshotData) -> Result<State, io::Error> {
-    todo!()
+
+/// Loads the state of one snapshot.
+///
+/// # Errors
+///
+/// As the engine wants them; they stop the server.
+pub async fn load(file: SnapshotData) -> Result<State, io::Error> {
+    tokio::task::spawn_blocking(move || read_state(&file))
+        .await
+        .map_err(io::Error::other)?
+        .map_err(Into::into)
 }
-pub fn newest(_: &SnapshotStore) -> Result<Option<Snapshot>, io::Error> {
-    todo!()
+
+/// The newest snapshot, as the engine knows it.
+///
+/// # Errors
+///
+/// The folder cannot be read, or the newest snapshot is damaged.
+pub fn newest(snapshots: &SnapshotStore) -> Result<Option<Snapshot>, io::Error> {
+    match snapshots.list()?.into_iter().next() {
+        Some(file) => Ok(Some(describe(file?)?)),
+        None => Ok(None),
+    }
 }
+
+/// Writes a snapshot and reads it back. It counts once this has returned.
+///
+/// # Errors
+///
+/// The disk's, or the snapshot did not read back as it was written.
 pub async fn write(
-    _: StateView,
-    _: Option<LogId>,
-    _: StoredMembership,
-    _: Arc<Mutex<SnapshotStore>>,
+    view: StateView,
+    last_applied: Option<LogId>,
+    membership: StoredMembership,
+    snapshots: SnapshotStore,
 ) -> Result<Snapshot, io::Error> {
-    todo!()
+    let write = move || {
+        let info = SnapshotInfo {
+            last: last_applied.map(to_entry_id),
+            membership: rmp_serde::to_vec(&membership).map_err(io::Error::other)?,
+        };
+        let mut writer = snapshots.begin(info)?;
+        view.write(&mut writer).map_err(io::Error::other)?;
+        writer.flush()?;
+        describe(writer.finish()?)
+    };
+    tokio::task::spawn_blocking(write)
+        .await
+        .map_err(io::Error::other)?
+}
+
+fn describe(file: SnapshotFile) -> Result<Snapshot, io::Error> {
+    Ok(Snapshot {
+        meta: SnapshotMeta {
+            last_log_id: file.info().last.map(to_log_id),
+            last_membership: decode_membership(&file)?,
+        },
+        snapshot: file,
+    })
+}
+
+fn read_state(file: &SnapshotFile) -> Result<State, StorageError> {
+    State::load(&mut file.read()?).map_err(|error| damaged(file, &error))
+}
+
+fn decode_membership(file: &SnapshotFile) -> Result<StoredMembership, StorageError> {
+    rmp_serde::from_slice(&file.info().membership).map_err(|error| damaged(file, &error))
+}
+
+fn damaged(file: &SnapshotFile, error: &dyn std::fmt::Display) -> StorageError {
+    StorageError::Damaged {
+        path: file.path().to_owned(),
+        offset: 0,
+        what: format!("its contents do not decode ({error})"),
+    }
 }

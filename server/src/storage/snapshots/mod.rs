@@ -107,6 +107,11 @@ impl SnapshotStore {
         })
     }
 
+    /// Where they are.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// All snapshots, the newest first; for one whose header cannot be read, why.
     pub fn list(&self) -> Result<Vec<Result<SnapshotFile, StorageError>>, StorageError> {
         let names = self.disk.list(&self.folder);
