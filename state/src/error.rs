@@ -38,6 +38,9 @@ pub enum OpError {
     /// In a failed multi: what comes after the operation that failed.
     #[error("an earlier operation failed")]
     NotAttempted,
+    /// A multi with create flags that nobody knows: ZooKeeper fails to decode it.
+    #[error("the request does not decode")]
+    Malformed,
 }
 
 impl OpError {
@@ -58,6 +61,7 @@ impl OpError {
             Self::NoWatcher => ErrorCode::NoWatcher,
             Self::QuotaExceeded => ErrorCode::QuotaExceeded,
             Self::NotAttempted => ErrorCode::RuntimeInconsistency,
+            Self::Malformed => ErrorCode::MarshallingError,
         }
     }
 }

@@ -7,15 +7,28 @@
 //! a clock, a random number, a file, a socket or Raft: times and numbers arrive as arguments.
 
 mod applied;
+mod apply;
 mod command;
+mod digest;
 mod error;
 mod expiry;
+mod pages;
+mod read;
+mod sessions;
+mod snapshot;
+mod state;
+mod tree;
 mod watches;
 
 pub use applied::{Applied, Change, ChangeKind, Reply, SessionEvent, SessionGrant};
 pub use command::{Action, Command, CommandError, Connection, Origin, Rules, Write};
 pub use error::OpError;
 pub use expiry::ExpiryQueue;
+pub use read::{Query, Reader};
+pub use sessions::Session;
+pub use snapshot::{SnapshotError, StateView};
+pub use state::State;
+pub use tree::acl::permits;
 pub use watches::{Event, WatchKind, WatchSummary, WatchTable, WatcherType, rearm};
 mod stub;
 pub use stub::*;

@@ -1,0 +1,39 @@
+//! setACL.
+
+use quorate_protocol::{AclEntry, Perms, Stat};
+
+use super::acl::{AclId, resolve};
+use super::edit::NewData;
+use super::{Author, DataTree, check_version, next_version};
+use crate::error::OpError;
+
+impl DataTree {
+    /// Sets the ACL. Nothing but `aversion` moves, and no watch fires.
+    pub(crate) fn set_acl(
+        &mut self,
+        author: &Author<'_>,
+        path: &str,
+        acl: &[AclEntry],
+        version: i32,
+    ) -> Result<Stat, OpError> {
+        quorate_protocol::ZnodePath::check(path).map_err(|_| OpError::BadArguments)?;
+        let acl = resolve(acl, author.identities)?;
+        let found = self.find_valid(path)?;
+        let znode = self.nodes.znode(found.id);
+        let skip_acl = author.rules.skip_acl;
+        if !self.allows(&znode, Perms::ADMIN, author.identities, skip_acl) {
+            return Err(OpError::NoAuth);
+        }
+        check_version(version, znode.aversion)?;
+
+        let acl = match acl {
+            None => AclId::OPEN,
+            Some(acl) => self.number_acl(acl),
+        };
+        self.rewrite(found, &NewData::Keep, |znode| {
+            znode.acl = acl;
+            znode.aversion = next_version(znode.aversion);
+        });
+        Ok(self.nodes.stat(found.id))
+    }
+}
