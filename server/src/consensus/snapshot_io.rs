@@ -63,16 +63,14 @@ pub async fn load(file: SnapshotData) -> Result<State, io::Error> {
         .map_err(Into::into)
 }
 
-/// The newest snapshot, as the engine knows it.
+/// The newest snapshot that is whole, as the engine knows it. A damaged one was reported when the
+/// server started from an older one, and must not come up again as the newest.
 ///
 /// # Errors
 ///
-/// The folder cannot be read, or the newest snapshot is damaged.
+/// The folder cannot be read.
 pub fn newest(snapshots: &SnapshotStore) -> Result<Option<Snapshot>, io::Error> {
-    match snapshots.list()?.into_iter().next() {
-        Some(file) => Ok(Some(describe(file?)?)),
-        None => Ok(None),
-    }
+    snapshots.newest_verified()?.map(describe).transpose()
 }
 
 /// Writes a snapshot and reads it back. It counts once this has returned.
