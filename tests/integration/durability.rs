@@ -111,7 +111,7 @@ fn snapshots_taken(node: &Node) -> usize {
         .unwrap()
         .filter(|entry| {
             let name = entry.as_ref().unwrap().file_name();
-            name.to_string_lossy().ends_with(".snapshot")
+            name.to_string_lossy().ends_with(".snap")
         })
         .count()
 }

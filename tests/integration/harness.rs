@@ -35,12 +35,13 @@ pub(crate) const EXIT_STORAGE: i32 = 5;
 /// A server that can be started again and again on the same data.
 #[derive(Debug)]
 pub(crate) struct Node {
+    /// Before the folder: its log is shown when a test fails.
+    process: Option<Process>,
     folder: TempDir,
     data: PathBuf,
     ip: Ipv4Addr,
     settings: BTreeMap<String, String>,
     wrapper: Option<Wrapper>,
-    process: Option<Process>,
 }
 
 /// What stands in front of the server's command: a program and its arguments, and variables.

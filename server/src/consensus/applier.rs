@@ -6,6 +6,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use openraft::entry::RaftEntry;
@@ -22,10 +23,14 @@ use super::types::{
 use super::{Incarnation, snapshot_io};
 use crate::metrics::Metrics;
 use crate::replica::{Committed, Replica};
+use crate::storage::error::is_no_space;
 use crate::storage::snapshots::SnapshotStore;
 
 /// Entries applied under one lock: about half a millisecond of work.
 const CHUNK_ENTRIES: usize = 256;
+
+/// How often a snapshot is tried again for which there was no space: it may be large.
+const SPACE_RETRY: Duration = Duration::from_secs(10);
 
 /// Turns log indexes into zxids: `zxid = base + index`.
 ///
@@ -188,13 +193,27 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotWriter {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
-        let snapshot = snapshot_io::write(
-            self.view.clone(),
-            self.last_applied,
-            self.membership.clone(),
-            self.snapshots.clone(),
-        )
-        .await?;
+        let mut is_waiting = false;
+        let snapshot = loop {
+            let written = snapshot_io::write(
+                self.view.clone(),
+                self.last_applied,
+                self.membership.clone(),
+                self.snapshots.clone(),
+            )
+            .await;
+            match written {
+                // An error ends the engine, and a full disk passes: reads go on meanwhile, and
+                // writes as long as the log has room.
+                Err(error) if is_no_space(&error) => {
+                    if !std::mem::replace(&mut is_waiting, true) {
+                        tracing::error!(%error, "no space for a snapshot; free some");
+                    }
+                    tokio::time::sleep(SPACE_RETRY).await;
+                }
+                written => break written?,
+            }
+        };
         self.metrics
             .snapshots
             .fetch_add(1, std::sync::atomic::Ordering::Relaxed);

@@ -90,7 +90,11 @@ pub async fn write(
             membership: rmp_serde::to_vec(&membership).map_err(io::Error::other)?,
         };
         let mut writer = snapshots.begin(info)?;
-        view.write(&mut writer).map_err(io::Error::other)?;
+        view.write(&mut writer).map_err(|error| match writer.failure() {
+            // It tells a full disk, which passes, from what does not.
+            Some(failure) => failure.clone().into(),
+            None => io::Error::other(error),
+        })?;
         writer.flush()?;
         describe(writer.finish()?)
     };

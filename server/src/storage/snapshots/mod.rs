@@ -352,6 +352,11 @@ impl SnapshotWriter {
         &self.info
     }
 
+    /// What the disk refused, if it did.
+    pub fn failure(&self) -> Option<&StorageError> {
+        self.failed.as_ref()
+    }
+
     /// Makes the snapshot durable, reads it back, and gives it its name.
     pub fn finish(mut self) -> Result<SnapshotFile, StorageError> {
         if let Some(error) = self.failed {
