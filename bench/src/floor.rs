@@ -25,7 +25,7 @@ use quorate_protocol::{OpCode, Password, SessionId, Stat};
 
 use crate::error::BenchError;
 
-const LOG_BYTES: u64 = 256 << 20;
+pub(crate) const LOG_BYTES: u64 = 256 << 20;
 const LISTENER: Token = Token(usize::MAX);
 const INPUT_BYTES: usize = 64 << 10;
 /// A client that leaves so much unread is cut off.
@@ -42,48 +42,81 @@ struct Connection {
 /// Why a connection ends.
 struct Disconnect;
 
-/// Serves until the process is ended. `data_bytes` is the length of the data every get returns.
-pub(crate) fn serve(dir: &Path, address: SocketAddr, data_bytes: usize) -> Result<(), BenchError> {
-    let mut server = Floor {
-        log: Log::create(dir)?,
-        data: vec![b'd'; data_bytes],
-        zxid: 0,
-        sessions: 0,
-    };
-    let io = BenchError::io;
-    let mut poll = Poll::new().map_err(io("preparing to poll"))?;
-    let mut listener = TcpListener::bind(address).map_err(io("listening"))?;
-    poll.registry()
-        .register(&mut listener, LISTENER, Interest::READABLE)
-        .map_err(io("listening"))?;
-    let mut connections: BTreeMap<usize, Connection> = BTreeMap::new();
-    let mut next_token = 0;
-    let mut events = Events::with_capacity(1024);
-    let mut chunk = vec![0; INPUT_BYTES];
-    loop {
-        match poll.poll(&mut events, None) {
-            Err(error) if error.kind() != ErrorKind::Interrupted => {
-                return Err(io("polling")(error));
+/// A floor that listens, and does not serve yet.
+pub(crate) struct FloorServer {
+    floor: Floor,
+    poll: Poll,
+    listener: TcpListener,
+}
+
+impl FloorServer {
+    /// `data_bytes` is the length of the data every get returns.
+    pub(crate) fn bind(
+        dir: &Path,
+        address: SocketAddr,
+        data_bytes: usize,
+        log_bytes: u64,
+    ) -> Result<Self, BenchError> {
+        let floor = Floor {
+            log: Log::create(dir, log_bytes)?,
+            data: vec![b'd'; data_bytes],
+            zxid: 0,
+            sessions: 0,
+        };
+        let io = BenchError::io;
+        let poll = Poll::new().map_err(io("preparing to poll"))?;
+        let mut listener = TcpListener::bind(address).map_err(io("listening"))?;
+        poll.registry()
+            .register(&mut listener, LISTENER, Interest::READABLE)
+            .map_err(io("listening"))?;
+        Ok(Self {
+            floor,
+            poll,
+            listener,
+        })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.listener.local_addr().unwrap()
+    }
+
+    /// Serves until the process is ended.
+    pub(crate) fn serve(self) -> Result<(), BenchError> {
+        let Self {
+            mut floor,
+            mut poll,
+            listener,
+        } = self;
+        let mut connections: BTreeMap<usize, Connection> = BTreeMap::new();
+        let mut next_token = 0;
+        let mut events = Events::with_capacity(1024);
+        let mut chunk = vec![0; INPUT_BYTES];
+        loop {
+            match poll.poll(&mut events, None) {
+                Err(error) if error.kind() != ErrorKind::Interrupted => {
+                    return Err(BenchError::io("polling")(error));
+                }
+                _ => {}
             }
-            _ => {}
-        }
-        for event in &events {
-            if event.token() == LISTENER {
-                accept(&listener, &poll, &mut connections, &mut next_token)?;
-            } else if let Some(connection) = connections.get_mut(&event.token().0) {
-                let read = server.receive(connection, &mut chunk);
-                connection.open &= read.is_ok();
+            for event in &events {
+                if event.token() == LISTENER {
+                    accept(&listener, &poll, &mut connections, &mut next_token)?;
+                } else if let Some(connection) = connections.get_mut(&event.token().0) {
+                    let read = floor.receive(connection, &mut chunk);
+                    connection.open &= read.is_ok();
+                }
             }
-        }
-        server.log.commit()?;
-        for event in &events {
-            let token = event.token().0;
-            let Some(connection) = connections.get_mut(&token) else {
-                continue;
-            };
-            let flushed = connection.flush();
-            if flushed.is_err() || !connection.open {
-                connections.remove(&token);
+            floor.log.commit()?;
+            for event in &events {
+                let token = event.token().0;
+                let Some(connection) = connections.get_mut(&token) else {
+                    continue;
+                };
+                let flushed = connection.flush();
+                if flushed.is_err() || !connection.open {
+                    connections.remove(&token);
+                }
             }
         }
     }
@@ -237,11 +270,13 @@ fn path_of(body: &[u8]) -> Result<&[u8], Disconnect> {
 struct Log {
     file: File,
     at: u64,
+    /// Where it starts again at the front.
+    bytes: u64,
     uncommitted: Vec<u8>,
 }
 
 impl Log {
-    fn create(dir: &Path) -> Result<Self, BenchError> {
+    fn create(dir: &Path, log_bytes: u64) -> Result<Self, BenchError> {
         let path = dir.join("floor.log");
         let io = |doing| {
             let path = path.clone();
@@ -259,7 +294,7 @@ impl Log {
             .open(&path)
             .map_err(io("creating"))?;
         let zeros = vec![0; 1 << 20];
-        for chunk in 0..LOG_BYTES >> 20 {
+        for chunk in 0..log_bytes >> 20 {
             file.write_all_at(&zeros, chunk << 20)
                 .map_err(io("writing"))?;
         }
@@ -267,6 +302,7 @@ impl Log {
         Ok(Self {
             file,
             at: 0,
+            bytes: log_bytes,
             uncommitted: Vec::with_capacity(4 << 20),
         })
     }
@@ -282,7 +318,7 @@ impl Log {
             return Ok(());
         }
         let length = self.uncommitted.len() as u64;
-        if self.at + length > LOG_BYTES {
+        if self.at + length > self.bytes {
             self.at = 0;
         }
         self.file

@@ -30,6 +30,7 @@ use crate::compare::CompareConfig;
 use crate::compare::server::Programs;
 use crate::driver::Stop;
 use crate::error::BenchError;
+use crate::floor::{FloorServer, LOG_BYTES};
 use crate::run::{RunConfig, measure};
 use crate::tree::{MULTI_OPS, Tree};
 use crate::workload::{Op, Shape};
@@ -156,9 +157,13 @@ struct CompareArgs {
         default_value = "/etc/zookeeper/conf:/usr/share/java/zookeeper.jar"
     )]
     zookeeper_classpath: String,
+    /// How often to start all servers afresh
     #[arg(long)]
-    repetitions: Option<usize>,
-    /// Seconds to measure per cell and repetition
+    starts: Option<usize>,
+    /// How often to go through the matrix after each start
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Seconds to measure per cell and round
     #[arg(long, value_parser = parse_seconds)]
     seconds: Option<f64>,
     /// Znodes in the comparison of memory; 0 leaves it out
@@ -190,7 +195,8 @@ fn main() -> ExitCode {
         Command::Ready(args) => ready(&args),
         Command::FloorServer(args) => {
             let address = SocketAddr::from(([127, 0, 0, 1], args.port));
-            floor::serve(&args.dir, address, args.data_bytes)
+            FloorServer::bind(&args.dir, address, args.data_bytes, LOG_BYTES)
+                .and_then(FloorServer::serve)
         }
         Command::Compare(args) => compare(args),
     };
@@ -250,10 +256,10 @@ fn ready(args: &ReadyArgs) -> Result<(), BenchError> {
 }
 
 fn compare(args: CompareArgs) -> Result<(), BenchError> {
-    let (repetitions, seconds, warmup, first_warmup, znodes) = if args.short {
-        (2, 0.8, 0.2, 4.0, 200_000)
+    let (starts, rounds, seconds, warmup, first_warmup, znodes) = if args.short {
+        (1, 2, 0.6, 0.2, 4.0, 100_000)
     } else {
-        (3, 1.25, 0.25, 10.0, 1_000_000)
+        (2, 2, 1.0, 0.25, 10.0, 1_000_000)
     };
     let config = CompareConfig {
         programs: Programs {
@@ -263,7 +269,8 @@ fn compare(args: CompareArgs) -> Result<(), BenchError> {
         },
         dir: args.dir,
         short: args.short,
-        repetitions: args.repetitions.unwrap_or(repetitions),
+        starts: args.starts.unwrap_or(starts),
+        rounds: args.rounds.unwrap_or(rounds),
         span: Duration::from_secs_f64(args.seconds.unwrap_or(seconds)),
         warmup: Duration::from_secs_f64(warmup),
         first_warmup: Duration::from_secs_f64(first_warmup),

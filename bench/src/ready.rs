@@ -1,6 +1,7 @@
 //! When a server answers its first read after a start.
 
 use std::net::SocketAddr;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,33 +11,51 @@ use quorate_protocol::request::Watched;
 use crate::error::BenchError;
 use crate::session::Session;
 
-/// Between attempts, and so the precision of the result. The event waited for happens in another
-/// process; there is nothing to be woken by.
-const RETRY: Duration = Duration::from_millis(2);
-/// A server that accepts connections before it serves must not hold up one attempt for long.
+/// Between attempts, and so the precision of the result.
+const RETRY: Duration = Duration::from_millis(10);
+/// Some servers accept connections before they serve, and then never answer on them. So a new
+/// attempt does not wait for the last one, and no attempt lasts for ever.
 const ATTEMPT: Duration = Duration::from_secs(10);
+const ATTEMPTS_AT_ONCE: usize = 100;
 
 /// Waits until `server` answers exists("/"), and returns how long after `since` that was.
-/// `given_up` is asked between attempts, so that a caller can notice that the server has ended.
+/// `check_server` is asked between attempts, so that a caller can notice that the server has ended.
 pub(crate) fn wait(
     server: SocketAddr,
     since: Instant,
     patience: Duration,
-    mut given_up: impl FnMut() -> Result<(), BenchError>,
+    mut check_server: impl FnMut() -> Result<(), BenchError>,
 ) -> Result<Duration, BenchError> {
+    let (ended, attempts) = mpsc::channel();
+    let mut running = 0;
     loop {
-        if ask(server).is_ok() {
-            return Ok(since.elapsed());
+        if running < ATTEMPTS_AT_ONCE {
+            let ended = ended.clone();
+            thread::spawn(move || {
+                let answered = ask(server).map(|()| since.elapsed());
+                // Nobody listens any more once another attempt was answered.
+                let _ = ended.send(answered);
+            });
+            running += 1;
         }
-        given_up()?;
+        let next_attempt = Instant::now() + RETRY;
+        loop {
+            let left = next_attempt.saturating_duration_since(Instant::now());
+            match attempts.recv_timeout(left) {
+                Ok(Ok(answered)) => return Ok(answered),
+                Ok(Err(_)) => running -= 1,
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        check_server()?;
         if since.elapsed() > patience {
             let seconds = patience.as_secs();
             return Err(BenchError::NotReady { seconds });
         }
-        thread::sleep(RETRY);
     }
 }
 
+/// Opens a session and reads; the session is closed without waiting for that.
 fn ask(server: SocketAddr) -> Result<(), BenchError> {
     let mut session = Session::start(server, ATTEMPT)?;
     session.finish_handshake()?;

@@ -88,7 +88,9 @@ pub(crate) fn measure(tree: &mut Tree, config: RunConfig) -> Result<Measurement,
         sessions.extend(share);
     }
     Session::close_many(sessions)?;
-    tree.created_until = tree.created_until.max(outcome.created_until);
+    if config.op == Op::Create {
+        tree.created_until = outcome.created_until;
+    }
     if !outcome.errors.is_empty() {
         return Err(BenchError::Failed(outcome.errors));
     }
@@ -174,5 +176,81 @@ impl Measurement {
         }
         json.push('}');
         json
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+    use crate::floor::FloorServer;
+    use crate::workload::Shape;
+
+    fn with_floor(test: impl FnOnce(SocketAddr)) {
+        let dir = tempfile::tempdir().unwrap();
+        let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+        let floor = FloorServer::bind(dir.path(), any_port, 100, 1 << 20).unwrap();
+        let address = floor.address();
+        // Ends with the test process: a floor serves until then.
+        thread::spawn(|| floor.serve());
+        test(address);
+    }
+
+    fn count(op: Op, threads: usize, count: u64) -> RunConfig {
+        RunConfig {
+            op,
+            read_percent: 50,
+            clients: 5,
+            outstanding: 7,
+            threads,
+            warmup: Duration::ZERO,
+            stop: Stop::Count(count),
+            pid: Some(std::process::id()),
+        }
+    }
+
+    const SHAPE: Shape = Shape {
+        parents: 3,
+        keys: 20,
+        data_bytes: 100,
+    };
+
+    #[test]
+    fn a_counted_run_measures_exactly_as_many_operations_over_the_wire() {
+        with_floor(|server| {
+            let mut tree = Tree::make(server, SHAPE, 10).unwrap();
+            for op in [
+                Op::Create,
+                Op::Set,
+                Op::Get,
+                Op::Exists,
+                Op::Children,
+                Op::Mixed,
+            ] {
+                for threads in [1, 2] {
+                    let measurement = measure(&mut tree, count(op, threads, 2_000)).unwrap();
+                    assert_eq!(measurement.outcome.ops, 2_000, "{op:?}");
+                    assert_eq!(measurement.outcome.latency.len(), 2_000, "{op:?}");
+                    assert!(measurement.json().contains("\"ops\":2000,"));
+                }
+            }
+            // The second of two drivers is one ahead.
+            assert_eq!(tree.created_until, 20 + 4_000 + 1);
+            tree.remove().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_server_that_returns_other_data_than_was_set_fails_the_run() {
+        with_floor(|server| {
+            let shape = Shape {
+                data_bytes: 101,
+                ..SHAPE
+            };
+            let mut tree = Tree::make(server, shape, 10).unwrap();
+            let error = measure(&mut tree, count(Op::Get, 1, 10)).unwrap_err();
+            assert!(matches!(error, BenchError::ReplyLength { .. }), "{error}");
+        });
     }
 }

@@ -26,7 +26,7 @@ use tokio::sync::Notify;
 use crate::client_port::Disconnect;
 use crate::client_port::outbox::{End, Inner, Local, OpenSession, Outbox, Owed};
 use crate::clock::Clock;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Tally};
 use crate::session_tracker::SessionTracker;
 
 /// A request that one server answers by itself.
@@ -193,6 +193,7 @@ impl Replica {
         let mut watches = touches_watches.then(|| self.watches.lock());
         let mut inner = outbox.lock();
         let now_us = self.clock.monotonic_us();
+        let mut tally = Tally::default();
         for local in requests.drain(..) {
             inner.count_received(local.op, local.xid);
             if inner.owed_count() > 0 {
@@ -205,14 +206,20 @@ impl Replica {
                     &mut inner,
                     local,
                     now_us,
+                    &mut tally,
                 );
             }
         }
+        drop(inner);
+        drop(watches);
+        drop(state);
+        self.metrics.add(&tally);
     }
 
     /// Applies committed entries in the order of the log.
     pub fn apply(&self, entries: impl IntoIterator<Item = Committed>) {
         let now_us = self.clock.monotonic_us();
+        let mut tally = Tally::default();
         let mut state = self.state.write();
         let mut watches = self.watches.lock();
         for Committed { zxid, command } in entries {
@@ -223,10 +230,19 @@ impl Replica {
             let origin = command.origin.connection;
             let applied = state.apply(zxid, command);
             self.fire(&mut watches, zxid, &applied.changes);
-            self.reply(&state, &mut watches, zxid, origin, applied, now_us);
+            self.reply(
+                &state,
+                &mut watches,
+                zxid,
+                origin,
+                applied,
+                now_us,
+                &mut tally,
+            );
         }
         drop(watches);
         drop(state);
+        self.metrics.add(&tally);
         self.applied.notify_waiters();
     }
 
@@ -248,6 +264,10 @@ impl Replica {
     }
 
     /// Tells the origin, if it is a connection of this server, and those a session event concerns.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one critical section's whole context"
+    )]
     fn reply(
         &self,
         state: &State,
@@ -256,6 +276,7 @@ impl Replica {
         origin: Connection,
         applied: Applied,
         now_us: u64,
+        tally: &mut Tally,
     ) {
         if let Some(event) = applied.session {
             self.on_session_event(event, origin);
@@ -276,43 +297,25 @@ impl Replica {
                 greet(&mut inner, grant.as_ref(), read_only);
             }
             (Some(Owed::Write { xid, op, since_us }), Reply::Write(result)) => {
-                self.reply_write(&mut inner, xid, op, zxid, &result);
-                let latency = inner.count_answered(since_us, now_us);
-                self.metrics.latency.record(latency);
-                self.metrics.update_latency.record(latency);
+                let bytes = reply_write(&mut inner, xid, op, zxid, &result);
+                tally.on_update(inner.count_answered(since_us, now_us), bytes);
             }
             // Answers come in the order of proposals, so this is a connection whose session was
             // taken away in between; it must not hear an answer meant for another request.
             _ => inner.end_with(End::AtOnce(Disconnect::SessionMoved)),
         }
         while let Some(local) = inner.pop_local() {
-            self.give(state, Some(watches), &outbox, &mut inner, local, now_us);
+            self.give(
+                state,
+                Some(watches),
+                &outbox,
+                &mut inner,
+                local,
+                now_us,
+                tally,
+            );
         }
         outbox.signal(&mut inner);
-    }
-
-    fn reply_write(
-        &self,
-        inner: &mut Inner,
-        xid: Xid,
-        op: OpCode,
-        zxid: Zxid,
-        result: &Result<Response<'static>, OpError>,
-    ) {
-        let bytes = match result {
-            // ZooKeeper closes instead of answering: the client finds out when it reconnects.
-            Err(OpError::SessionMoved) => {
-                inner.end_with(End::AtOnce(Disconnect::SessionMoved));
-                return;
-            }
-            Err(error) => inner.push_reply(xid, zxid, Err(error.code())),
-            Ok(response) => inner.push_reply(xid, zxid, Ok(response)),
-        };
-        self.metrics.packets_sent.fetch_add(1, Relaxed);
-        self.metrics.on_response(bytes);
-        if op == OpCode::CloseSession {
-            inner.end_with(End::AfterFlush(Disconnect::SessionClosed));
-        }
     }
 
     fn on_session_event(&self, event: SessionEvent, origin: Connection) {
@@ -350,6 +353,10 @@ impl Replica {
     }
 
     /// Gives one answer whose turn has come.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one critical section's whole context"
+    )]
     fn give(
         &self,
         state: &State,
@@ -358,6 +365,7 @@ impl Replica {
         inner: &mut Inner,
         local: Local,
         now_us: u64,
+        tally: &mut Tally,
     ) {
         let zxid = state.last_zxid();
         let xid = match local.op {
@@ -403,11 +411,7 @@ impl Replica {
                 self.change_watches(state, watches, outbox.number(), inner, xid, ask)
             }
         };
-        self.metrics.packets_sent.fetch_add(1, Relaxed);
-        self.metrics.on_response(bytes);
-        let latency = inner.count_answered(local.since_us, now_us);
-        self.metrics.latency.record(latency);
-        self.metrics.read_latency.record(latency);
+        tally.on_read(inner.count_answered(local.since_us, now_us), bytes);
     }
 
     fn change_watches(
@@ -467,6 +471,29 @@ impl Replica {
     pub fn session_of(&self, outbox: &Outbox) -> Option<SessionId> {
         outbox.lock().session().map(|session| session.id)
     }
+}
+
+/// Queues the answer to a write, and returns its length in bytes.
+fn reply_write(
+    inner: &mut Inner,
+    xid: Xid,
+    op: OpCode,
+    zxid: Zxid,
+    result: &Result<Response<'static>, OpError>,
+) -> usize {
+    let bytes = match result {
+        // ZooKeeper closes instead of answering: the client finds out when it reconnects.
+        Err(OpError::SessionMoved) => {
+            inner.end_with(End::AtOnce(Disconnect::SessionMoved));
+            return 0;
+        }
+        Err(error) => inner.push_reply(xid, zxid, Err(error.code())),
+        Ok(response) => inner.push_reply(xid, zxid, Ok(response)),
+    };
+    if op == OpCode::CloseSession {
+        inner.end_with(End::AfterFlush(Disconnect::SessionClosed));
+    }
+    bytes
 }
 
 /// Answers a handshake.

@@ -21,7 +21,7 @@ mod tree;
 mod watches;
 
 pub use applied::{Applied, Change, ChangeKind, Reply, SessionEvent, SessionGrant};
-pub use command::{Action, Command, CommandError, Connection, Origin, Rules, Write};
+pub use command::{Action, Command, CommandError, Connection, Origin, Rules, SentPassword, Write};
 pub use error::OpError;
 pub use expiry::ExpiryQueue;
 pub use read::{Query, Reader};
@@ -30,5 +30,3 @@ pub use snapshot::{SnapshotError, StateView};
 pub use state::State;
 pub use tree::acl::permits;
 pub use watches::{Event, WatchKind, WatchSummary, WatchTable, WatcherType, rearm};
-mod stub;
-pub use stub::*;

@@ -9,6 +9,7 @@ mod differences;
 mod programs;
 mod quorate_only;
 mod raw;
+mod recording;
 mod wire;
 
 use std::thread;

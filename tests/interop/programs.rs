@@ -26,6 +26,14 @@ fn transcript(server: &Server, mut command: Command) -> Vec<String> {
     normalise(&output(command, "").stdout)
 }
 
+/// Runs a script through proxies that record.
+fn recorded(mut command: Command, direct: &Proxy, steered: &Proxy) {
+    for address in [direct.address(), steered.address(), steered.control()] {
+        command.arg(address.to_string());
+    }
+    output(command, "");
+}
+
 fn output(command: Command, input: &str) -> Finished {
     let shown = format!("{:?}", command.get_program());
     let done = run(command, input, LIMIT).unwrap_or_else(|error| panic!("{shown}: {error}"));

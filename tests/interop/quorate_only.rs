@@ -98,6 +98,26 @@ fn operations_meant_for_servers_are_unknown_to_clients() {
 }
 
 #[test]
+fn an_unknown_operation_costs_nobody_the_connection() {
+    expect(
+        "an_unknown_operation_costs_nobody_the_connection",
+        |talk| {
+            let mut a = talk.connect("a");
+            a.quietly(&get_data("/", true));
+            a.call("unknown", &Request::odd(999, Body::default()));
+            a.call("alive", &create("/alive", 1));
+            a.call("watching", &set_data("/", b"", -1));
+        },
+        &[
+            "a unknown: error -6",
+            "a alive: ok /alive",
+            "a event: data changed /",
+            "a watching: ok [c=0 m=z2 p=z1 times=0/now v=1,0,0 length=0 children=2]",
+        ],
+    );
+}
+
+#[test]
 fn a_negative_ttl_in_a_mode_without_one_is_survived() {
     expect(
         "a_negative_ttl_in_a_mode_without_one_is_survived",

@@ -2,10 +2,12 @@
 //!
 //! A skipped test passes, except where `QUORATE_INTEROP=required` (as in CI): there it fails.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::process::run;
@@ -82,7 +84,18 @@ impl Need {
     }
 }
 
+/// Asked once per run: starting a JVM for each test would cost more than some tests do.
+static ANSWERS: Mutex<BTreeMap<String, Result<String, String>>> = Mutex::new(BTreeMap::new());
+
 fn answers(program: &str, arguments: &[&str]) -> Result<String, String> {
+    let mut known = ANSWERS.lock().unwrap_or_else(PoisonError::into_inner);
+    known
+        .entry(format!("{program} {arguments:?}"))
+        .or_insert_with(|| ask(program, arguments))
+        .clone()
+}
+
+fn ask(program: &str, arguments: &[&str]) -> Result<String, String> {
     let mut command = Command::new(program);
     command.args(arguments);
     match run(command, "", Duration::from_secs(30)) {

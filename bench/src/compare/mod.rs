@@ -1,9 +1,9 @@
 //! Quorate against Apache ZooKeeper and the floor, on this machine, by one command.
 //!
-//! All servers of a repetition run at the same time on the same disk, but only one is driven at a
+//! All servers run at the same time on the same disk, but only one is driven at a
 //! time, and only once the others have become quiet. Their turns alternate, cell by cell, and the
-//! order is turned round in every other repetition. Every repetition starts with fresh servers and
-//! empty folders, and drives each with every operation before anything is measured, because a JVM
+//! order is turned round in every other round. Every start is with fresh servers and empty folders,
+//! and drives each with every operation before anything is measured, because a JVM
 //! is slow until it has compiled what it runs.
 
 pub(crate) mod server;
@@ -12,7 +12,7 @@ pub(crate) mod table;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -38,8 +38,11 @@ pub(crate) struct CompareConfig {
     /// Data folders are made and removed in here.
     pub(crate) dir: PathBuf,
     pub(crate) short: bool,
-    pub(crate) repetitions: usize,
-    /// Measured per cell and repetition.
+    /// How often all servers are started afresh.
+    pub(crate) starts: usize,
+    /// How often the matrix is gone through after each start.
+    pub(crate) rounds: usize,
+    /// Measured per cell and round.
     pub(crate) span: Duration,
     pub(crate) warmup: Duration,
     /// Before the first cell, in all.
@@ -62,23 +65,28 @@ pub(crate) fn compare(
         .into_iter()
         .filter(|subject| config.programs.has(*subject))
         .collect();
-    let mut report = heading(config, &subjects)?;
+    let report = compare_all(config, &subjects, progress);
+    // Also after a failure: a comparison writes gigabytes.
+    for subject in subjects {
+        remove_dir(&data_dir(config, subject));
+    }
+    report
+}
+
+fn compare_all(
+    config: &CompareConfig,
+    subjects: &[Subject],
+    progress: &mut dyn FnMut(&str),
+) -> Result<String, BenchError> {
+    let mut report = heading(config, subjects)?;
     let mut results = Results::default();
-    for repetition in 0..config.repetitions {
-        progress(&format!(
-            "repetition {} of {}",
-            repetition + 1,
-            config.repetitions
-        ));
-        let mut order = subjects.clone();
-        if repetition % 2 == 1 {
-            order.reverse();
-        }
-        repeat(config, &order, &mut results, progress)?;
+    for start in 0..config.starts {
+        progress(&format!("start {} of {}", start + 1, config.starts));
+        run_matrix(config, subjects, &mut results, progress)?;
     }
     let _ = writeln!(report, "{}", results.markdown());
     if config.znodes > 0 {
-        let memory = compare_memory(config, &subjects, progress)?;
+        let memory = compare_memory(config, subjects, progress)?;
         let _ = writeln!(report, "{memory}");
     }
     Ok(report)
@@ -95,9 +103,10 @@ fn heading(config: &CompareConfig, subjects: &[Subject]) -> Result<String, Bench
     let names: Vec<&str> = subjects.iter().map(|subject| subject.name()).collect();
     let _ = writeln!(
         heading,
-        "Servers: {}; {} repetitions of {:.2} s per cell.",
+        "Servers: {}; {} fresh starts, each with {} runs of {:.2} s per cell.",
         names.join(", "),
-        config.repetitions,
+        config.starts,
+        config.rounds,
         config.span.as_secs_f64()
     );
     if subjects.contains(&Subject::ZooKeeper) {
@@ -132,35 +141,40 @@ struct Bed {
     trees: Vec<Tree>,
 }
 
-fn repeat(
+fn run_matrix(
     config: &CompareConfig,
-    order: &[Subject],
+    subjects: &[Subject],
     results: &mut Results,
     progress: &mut dyn FnMut(&str),
 ) -> Result<(), BenchError> {
     let mut beds = Vec::new();
-    for subject in order {
+    for subject in subjects {
         beds.push(make_bed(config, *subject)?);
     }
     for bed in &mut beds {
         warm_up(bed, config.first_warmup)?;
     }
-    for cell in cells(config.short) {
-        for turn in 0..beds.len() {
-            wait_until_quiet(&beds)?;
-            let bed = &mut beds[turn];
-            let subject = bed.server.subject;
-            let sample = measure_cell(bed, cell, config)?;
-            progress(&format!(
-                "{}, {} x {}: {} {:.0} ops/s",
-                cell.name(),
-                cell.clients,
-                cell.outstanding,
-                subject.name(),
-                sample.ops_per_second
-            ));
-            results.add(cell, subject, sample);
+    for _ in 0..config.rounds {
+        for cell in cells(config.short) {
+            for turn in 0..beds.len() {
+                if !wait_until_quiet(&beds)? {
+                    progress("the servers did not become quiet; measuring all the same");
+                }
+                let bed = &mut beds[turn];
+                let subject = bed.server.subject;
+                let sample = measure_cell(bed, cell, config)?;
+                progress(&format!(
+                    "{}, {} x {}: {} {:.0} ops/s",
+                    cell.name(),
+                    cell.clients,
+                    cell.outstanding,
+                    subject.name(),
+                    sample.ops_per_second
+                ));
+                results.add(cell, subject, sample);
+            }
         }
+        beds.reverse();
     }
     for bed in beds {
         let subject = bed.server.subject;
@@ -242,7 +256,7 @@ fn measure_cell(bed: &mut Bed, cell: Cell, config: &CompareConfig) -> Result<Sam
 }
 
 /// Collections of garbage, snapshots and the like of one server must not slow down the next.
-fn wait_until_quiet(beds: &[Bed]) -> Result<(), BenchError> {
+fn wait_until_quiet(beds: &[Bed]) -> Result<bool, BenchError> {
     let used = || -> Result<Vec<Duration>, BenchError> {
         beds.iter().map(|bed| bed.server.cpu()).collect()
     };
@@ -253,11 +267,11 @@ fn wait_until_quiet(beds: &[Bed]) -> Result<(), BenchError> {
         let after = used()?;
         let quiet = |(before, after): (&Duration, &Duration)| *after - *before <= QUIET_TICK;
         if before.iter().zip(&after).all(quiet) {
-            return Ok(());
+            return Ok(true);
         }
         before = after;
     }
-    Ok(())
+    Ok(false)
 }
 
 /// The matrix; the durable writes with many clients, which matter most, come first.
@@ -306,6 +320,8 @@ fn cells(short: bool) -> Vec<Cell> {
 struct Footprint {
     subject: Subject,
     filled: Filled,
+    /// After the JVM was told to collect its garbage, where it can be told.
+    collected: Option<Memory>,
     restart: Duration,
     restarted: Memory,
 }
@@ -338,11 +354,16 @@ fn measure_footprint(config: &CompareConfig, subject: Subject) -> Result<Footpri
     let server = Server::start(&config.programs, subject, &dir)?;
     let pid = server.pid();
     let filled = fill::fill(server.address, config.znodes, 100, MULTI_OPS, Some(pid))?;
+    let collected = match subject {
+        Subject::ZooKeeper => collect_garbage(&config.programs.java, pid)?,
+        _ => None,
+    };
     server.stop()?;
     let server = Server::start(&config.programs, subject, &dir)?;
     let footprint = Footprint {
         subject,
         filled,
+        collected,
         restart: server.ready_after,
         restarted: process::memory(server.pid())?,
     };
@@ -351,22 +372,42 @@ fn measure_footprint(config: &CompareConfig, subject: Subject) -> Result<Footpri
     Ok(footprint)
 }
 
+/// A JVM keeps what it once took, so what it was given up to is no measure of what it needs: this is
+/// the least that an operator could get it to use. Needs `jcmd`, which a JDK has.
+fn collect_garbage(java: &Path, pid: u32) -> Result<Option<Memory>, BenchError> {
+    let jcmd = java.with_file_name("jcmd");
+    let status = Command::new(jcmd)
+        .args([&pid.to_string(), "GC.run"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    match status {
+        Ok(status) if status.success() => process::memory(pid).map(Some),
+        _ => Ok(None),
+    }
+}
+
 fn memory_table(znodes: u32, footprints: &[Footprint]) -> String {
     let mut table = format!(
-        "| {znodes} znodes of 100 B | loaded in s | resident MiB (peak) | added B per znode \
+        "| {znodes} znodes of 100 B | loaded in s | resident MiB (peak) | after a forced collection MiB | added B per znode \
          | start until first read ms | resident MiB after restart (peak) |\n\
-         |---|---:|---:|---:|---:|---:|\n"
+         |---|---:|---:|---:|---:|---:|---:|\n"
     );
     for footprint in footprints {
         let (before, after) = footprint.filled.memory.unwrap_or_default();
         let restarted = footprint.restarted;
         let _ = writeln!(
             table,
-            "| {} | {:.1} | {} ({}) | {} | {:.0} | {} ({}) |",
+            "| {} | {:.1} | {} ({}) | {} | {} | {:.0} | {} ({}) |",
             footprint.subject.name(),
             footprint.filled.elapsed.as_secs_f64(),
             after.rss_kib >> 10,
             after.rss_peak_kib >> 10,
+            footprint.collected.map_or_else(
+                || "-".to_owned(),
+                |memory| (memory.rss_kib >> 10).to_string()
+            ),
             bytes_per_znode(before, after, znodes),
             footprint.restart.as_secs_f64() * 1e3,
             restarted.rss_kib >> 10,

@@ -239,7 +239,7 @@ impl Consensus {
     ///
     /// [`Stopped`], also for a command that does not encode, which none of ours is.
     pub async fn propose_own(&self, action: Action) -> Result<(), Stopped> {
-        let command = self.command(0, 0, action).encode().map_err(|_| Stopped)?;
+        let command = self.command(0, 0, action).encode(0).map_err(|_| Stopped)?;
         self.propose(command).await
     }
 

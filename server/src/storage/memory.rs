@@ -18,9 +18,13 @@ use super::file::{Disk, File};
 /// What a disk writes whole or not at all.
 pub const SECTOR: u64 = 512;
 
-/// A disk in memory. Clones share it.
+/// A disk in memory. Clones share it, and go dark together when the power is cut.
 #[derive(Clone, Default)]
-pub struct MemoryDisk(Arc<Mutex<State>>);
+pub struct MemoryDisk {
+    state: Arc<Mutex<State>>,
+    /// Of the boot this handle belongs to.
+    generation: u64,
+}
 
 /// Without the contents, which are long.
 impl fmt::Debug for MemoryDisk {
@@ -36,7 +40,7 @@ struct State {
     durable_names: BTreeMap<PathBuf, u64>,
     folders: BTreeSet<PathBuf>,
     next_inode: u64,
-    /// Counts crashes; a handle of an earlier one is void.
+    /// Counts power cuts; a handle from before the last one is void.
     generation: u64,
     capacity: Option<u64>,
     write_bytes_max: Option<usize>,
@@ -46,6 +50,9 @@ struct State {
     writes: u64,
     fail_write_at: Option<(u64, io::ErrorKind)>,
     fail_folder_syncs: bool,
+    ignore_folder_syncs: bool,
+    changes: u64,
+    cut_at: Option<(u64, u64)>,
     corrupt_next_write: bool,
 }
 
@@ -63,7 +70,6 @@ struct Inode {
 struct MemoryFile {
     disk: MemoryDisk,
     inode: u64,
-    generation: u64,
 }
 
 impl MemoryDisk {
@@ -72,89 +78,93 @@ impl MemoryDisk {
         MemoryDisk::default()
     }
 
-    /// Cuts the power. `keep` is asked for each unsynced sector and each unsynced name, in a fixed
-    /// order, whether it happened to reach the disk.
-    pub fn crash(&self, mut keep: impl FnMut() -> bool) {
-        let mut state = self.0.lock();
-        state.generation += 1;
-        for inode in state.inodes.values_mut() {
-            for sector in std::mem::take(&mut inode.dirty) {
-                if keep() {
-                    inode.persist(sector);
-                }
-            }
-            inode.contents.clone_from(&inode.durable);
+    /// Cuts the power and returns the disk as it is found afterwards. `keep` is asked for each
+    /// unsynced sector and each unsynced name, in a fixed order, whether it reached the disk.
+    pub fn crash(&self, keep: impl FnMut() -> bool) -> MemoryDisk {
+        let mut state = self.state.lock();
+        state.cut_power(keep);
+        state.cut_at = None;
+        MemoryDisk {
+            state: self.state.clone(),
+            generation: state.generation,
         }
-        let changed: BTreeSet<PathBuf> = state
-            .names
-            .keys()
-            .chain(state.durable_names.keys())
-            .cloned()
-            .collect();
-        for name in changed {
-            let now = state.names.get(&name).copied();
-            if now != state.durable_names.get(&name).copied() && keep() {
-                match now {
-                    Some(inode) => state.durable_names.insert(name, inode),
-                    None => state.durable_names.remove(&name),
-                };
-            }
+    }
+
+    /// Cuts the power just before the `nth` change from now, of data or names or by a sync; of what
+    /// is unsynced then, `seed` decides what is kept.
+    pub fn cut_power_at(&self, nth: u64, seed: u64) {
+        let mut state = self.state.lock();
+        state.cut_at = Some((state.changes + nth, seed));
+    }
+
+    /// The disk after a power cut.
+    pub fn power_on(&self) -> MemoryDisk {
+        MemoryDisk {
+            state: self.state.clone(),
+            generation: self.state.lock().generation,
         }
-        state.names = state.durable_names.clone();
-        let named: BTreeSet<u64> = state.names.values().copied().collect();
-        state.inodes.retain(|inode, _| named.contains(inode));
+    }
+
+    /// How many changes there were: a range for [`MemoryDisk::cut_power_at`].
+    pub fn changes(&self) -> u64 {
+        self.state.lock().changes
     }
 
     /// How many bytes all files together may take; `None` for no limit.
     pub fn set_capacity(&self, bytes: Option<u64>) {
-        self.0.lock().capacity = bytes;
+        self.state.lock().capacity = bytes;
     }
 
     /// How many bytes the named files take.
     pub fn used(&self) -> u64 {
-        self.0.lock().used()
+        self.state.lock().used()
     }
 
     /// Lets each write take at most so many bytes.
     pub fn set_write_bytes_max(&self, bytes: Option<usize>) {
-        self.0.lock().write_bytes_max = bytes;
+        self.state.lock().write_bytes_max = bytes;
     }
 
     /// Lets the next `count` writes fail as interrupted.
     pub fn interrupt_writes(&self, count: u64) {
-        self.0.lock().interrupts = count;
+        self.state.lock().interrupts = count;
     }
 
     /// Lets the `nth` file sync from now fail (1 is the next), once.
     pub fn fail_sync(&self, nth: u64) {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         state.fail_sync_at = Some(state.syncs + nth);
     }
 
     /// Lets the `nth` write from now fail (1 is the next), once.
     pub fn fail_write(&self, nth: u64, kind: io::ErrorKind) {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         state.fail_write_at = Some((state.writes + nth, kind));
     }
 
     /// Flips a bit of what the next write brings to the disk.
     pub fn corrupt_next_write(&self) {
-        self.0.lock().corrupt_next_write = true;
+        self.state.lock().corrupt_next_write = true;
     }
 
     /// Lets all folder syncs fail, or no longer.
     pub fn fail_folder_syncs(&self, fail: bool) {
-        self.0.lock().fail_folder_syncs = fail;
+        self.state.lock().fail_folder_syncs = fail;
+    }
+
+    /// Lets folder syncs claim to work and do nothing.
+    pub fn ignore_folder_syncs(&self) {
+        self.state.lock().ignore_folder_syncs = true;
     }
 
     /// How many file syncs were asked for, failed ones included.
     pub fn syncs(&self) -> u64 {
-        self.0.lock().syncs
+        self.state.lock().syncs
     }
 
     /// The contents of a file, as reads see it.
     pub fn contents(&self, path: &Path) -> Option<Vec<u8>> {
-        let state = self.0.lock();
+        let state = self.state.lock();
         state
             .names
             .get(path)
@@ -163,7 +173,7 @@ impl MemoryDisk {
 
     /// Makes a file durable with these contents, whatever was there: damage from outside.
     pub fn plant(&self, path: &Path, contents: &[u8]) {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         let id = state.next_inode;
         state.next_inode += 1;
         let inode = Inode {
@@ -181,7 +191,7 @@ impl MemoryDisk {
 
     /// All files with their contents, to compare before and after.
     pub fn image(&self) -> BTreeMap<PathBuf, Vec<u8>> {
-        let state = self.0.lock();
+        let state = self.state.lock();
         let contents = |inode: &u64| state.inodes[inode].contents.clone();
         state
             .names
@@ -199,16 +209,73 @@ impl MemoryDisk {
         disk
     }
 
-    fn handle(&self, inode: u64, generation: u64) -> Arc<dyn File> {
+    fn handle(&self, inode: u64) -> Arc<dyn File> {
         Arc::new(MemoryFile {
             disk: self.clone(),
             inode,
-            generation,
+        })
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
+        let mut state = self.state.lock();
+        state.check_power(self.generation)?;
+        act(&mut state)
+    }
+
+    fn change<T>(&self, act: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
+        self.with(|state| {
+            state.changes += 1;
+            if let Some((at, mut seed)) = state.cut_at
+                && at == state.changes
+            {
+                state.cut_power(|| {
+                    // An LCG's top bit: good enough for a coin.
+                    seed = seed
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1_442_695);
+                    seed >> 63 == 0
+                });
+            }
+            state.check_power(self.generation)?;
+            act(state)
         })
     }
 }
 
 impl State {
+    fn check_power(&self, generation: u64) -> io::Result<()> {
+        if self.generation == generation {
+            return Ok(());
+        }
+        Err(io::Error::other("the power went out"))
+    }
+
+    fn cut_power(&mut self, mut keep: impl FnMut() -> bool) {
+        self.generation += 1;
+        for inode in self.inodes.values_mut() {
+            for sector in std::mem::take(&mut inode.dirty) {
+                if keep() {
+                    inode.persist(sector);
+                }
+            }
+            inode.contents.clone_from(&inode.durable);
+        }
+        let known = self.names.keys().chain(self.durable_names.keys());
+        let known: BTreeSet<PathBuf> = known.cloned().collect();
+        for name in known {
+            let now = self.names.get(&name).copied();
+            if now != self.durable_names.get(&name).copied() && keep() {
+                match now {
+                    Some(inode) => self.durable_names.insert(name, inode),
+                    None => self.durable_names.remove(&name),
+                };
+            }
+        }
+        self.names = self.durable_names.clone();
+        let named: BTreeSet<u64> = self.names.values().copied().collect();
+        self.inodes.retain(|inode, _| named.contains(inode));
+    }
+
     fn used(&self) -> u64 {
         self.names
             .values()
@@ -271,94 +338,110 @@ fn index(offset: u64) -> usize {
 
 impl Disk for MemoryDisk {
     fn create_folder(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.0.lock();
-        for folder in path.ancestors() {
-            state.folders.insert(folder.to_owned());
-        }
-        Ok(())
+        self.change(|state| {
+            state.folders.extend(path.ancestors().map(Path::to_owned));
+            Ok(())
+        })
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        let mut state = self.0.lock();
-        state.folder_of(path)?;
-        if state.names.contains_key(path) {
-            return Err(io::ErrorKind::AlreadyExists.into());
-        }
-        let inode = state.next_inode;
-        state.next_inode += 1;
-        state.inodes.insert(inode, Inode::default());
-        state.names.insert(path.to_owned(), inode);
-        Ok(self.handle(inode, state.generation))
+        self.change(|state| {
+            state.folder_of(path)?;
+            if state.names.contains_key(path) {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            let inode = state.next_inode;
+            state.next_inode += 1;
+            state.inodes.insert(inode, Inode::default());
+            state.names.insert(path.to_owned(), inode);
+            Ok(self.handle(inode))
+        })
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        let state = self.0.lock();
-        let inode = *state.names.get(path).ok_or(io::ErrorKind::NotFound)?;
-        Ok(self.handle(inode, state.generation))
+        self.with(|state| {
+            let inode = state.names.get(path).ok_or(io::ErrorKind::NotFound)?;
+            Ok(self.handle(*inode))
+        })
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut state = self.0.lock();
-        state.folder_of(to)?;
-        let inode = state.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
-        state.names.insert(to.to_owned(), inode);
-        Ok(())
+        self.change(|state| {
+            state.folder_of(to)?;
+            let inode = state.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
+            state.names.insert(to.to_owned(), inode);
+            Ok(())
+        })
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        let removed = self.0.lock().names.remove(path);
-        removed
-            .map(|_| ())
-            .ok_or_else(|| io::ErrorKind::NotFound.into())
+        self.change(|state| {
+            let removed = state.names.remove(path);
+            removed
+                .map(|_| ())
+                .ok_or_else(|| io::ErrorKind::NotFound.into())
+        })
     }
 
     fn list(&self, folder: &Path) -> io::Result<Vec<String>> {
-        let state = self.0.lock();
-        if !state.folders.contains(folder) {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        let inside = state
-            .names
-            .keys()
-            .filter(|path| path.parent() == Some(folder));
-        Ok(inside
-            .filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()))
-            .collect())
+        self.with(|state| {
+            if !state.folders.contains(folder) {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            let inside = state
+                .names
+                .keys()
+                .filter(|path| path.parent() == Some(folder));
+            Ok(inside
+                .filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()))
+                .collect())
+        })
     }
 
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
-        let mut state = self.0.lock();
-        if state.fail_folder_syncs {
-            return Err(io::Error::other("injected folder sync failure"));
-        }
-        let state = &mut *state;
-        state
-            .durable_names
-            .retain(|path, _| path.parent() != Some(folder));
-        let inside = state
-            .names
-            .iter()
-            .filter(|(path, _)| path.parent() == Some(folder));
-        state
-            .durable_names
-            .extend(inside.map(|(path, inode)| (path.clone(), *inode)));
-        Ok(())
+        self.change(|state| {
+            if state.fail_folder_syncs {
+                return Err(io::Error::other("injected folder sync failure"));
+            }
+            if state.ignore_folder_syncs {
+                return Ok(());
+            }
+            state
+                .durable_names
+                .retain(|path, _| path.parent() != Some(folder));
+            let inside = state
+                .names
+                .iter()
+                .filter(|(path, _)| path.parent() == Some(folder));
+            state
+                .durable_names
+                .extend(inside.map(|(path, inode)| (path.clone(), *inode)));
+            Ok(())
+        })
     }
 }
 
 impl MemoryFile {
-    fn with<T>(&self, act: impl FnOnce(&mut State, u64) -> io::Result<T>) -> io::Result<T> {
-        let mut state = self.disk.0.lock();
-        if state.generation != self.generation {
-            return Err(io::Error::other("the power went out"));
-        }
-        act(&mut state, self.inode)
+    fn change<T>(&self, act: impl FnOnce(&mut State, u64) -> io::Result<T>) -> io::Result<T> {
+        self.disk.change(|state| act(state, self.inode))
+    }
+
+    fn read<T>(&self, act: impl FnOnce(&Inode) -> T) -> io::Result<T> {
+        self.disk.with(|state| Ok(act(&state.inodes[&self.inode])))
+    }
+}
+
+impl State {
+    fn inode(&mut self, inode: u64) -> &mut Inode {
+        self.inodes
+            .get_mut(&inode)
+            .expect("an inode lives until the power cut that voids its handles")
     }
 }
 
 impl File for MemoryFile {
     fn write_some_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        self.with(|state, inode| {
+        self.change(|state, inode| {
             if state.interrupts > 0 {
                 state.interrupts -= 1;
                 return Err(io::ErrorKind::Interrupted.into());
@@ -376,10 +459,7 @@ impl File for MemoryFile {
             let end = offset + length as u64;
             state.reserve(inode, end)?;
             let corrupt = std::mem::take(&mut state.corrupt_next_write);
-            let inode = state
-                .inodes
-                .get_mut(&inode)
-                .ok_or(io::ErrorKind::NotFound)?;
+            let inode = state.inode(inode);
             if (inode.contents.len() as u64) < end {
                 inode.resize(end);
             }
@@ -391,12 +471,11 @@ impl File for MemoryFile {
     }
 
     fn read_some_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.with(|state, inode| {
-            let contents = &state.inodes[&inode].contents;
-            let start = index(offset).min(contents.len());
-            let length = bytes.len().min(contents.len() - start);
-            bytes[..length].copy_from_slice(&contents[start..start + length]);
-            Ok(length)
+        self.read(|inode| {
+            let start = index(offset).min(inode.contents.len());
+            let length = bytes.len().min(inode.contents.len() - start);
+            bytes[..length].copy_from_slice(&inode.contents[start..start + length]);
+            length
         })
     }
 
@@ -405,13 +484,10 @@ impl File for MemoryFile {
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        self.with(|state, inode| {
+        self.change(|state, inode| {
             state.syncs += 1;
             let failed = state.fail_sync_at == Some(state.syncs);
-            let inode = state
-                .inodes
-                .get_mut(&inode)
-                .ok_or(io::ErrorKind::NotFound)?;
+            let inode = state.inode(inode);
             if failed {
                 inode.dirty.clear();
                 return Err(io::Error::other("injected sync failure"));
@@ -422,12 +498,9 @@ impl File for MemoryFile {
     }
 
     fn allocate(&self, length: u64) -> io::Result<()> {
-        self.with(|state, inode| {
+        self.change(|state, inode| {
             state.reserve(inode, length)?;
-            let inode = state
-                .inodes
-                .get_mut(&inode)
-                .ok_or(io::ErrorKind::NotFound)?;
+            let inode = state.inode(inode);
             if (inode.contents.len() as u64) < length {
                 inode.resize(length);
             }
@@ -436,19 +509,15 @@ impl File for MemoryFile {
     }
 
     fn set_length(&self, length: u64) -> io::Result<()> {
-        self.with(|state, inode| {
+        self.change(|state, inode| {
             state.reserve(inode, length)?;
-            state
-                .inodes
-                .get_mut(&inode)
-                .ok_or(io::ErrorKind::NotFound)?
-                .resize(length);
+            state.inode(inode).resize(length);
             Ok(())
         })
     }
 
     fn length(&self) -> io::Result<u64> {
-        self.with(|state, inode| Ok(state.inodes[&inode].contents.len() as u64))
+        self.read(|inode| inode.contents.len() as u64)
     }
 
     fn forget_cached(&self) -> io::Result<()> {

@@ -19,6 +19,7 @@ public class Watches extends Script {
         script.persistent();
         script.removal();
         script.reconnect();
+        script.reconnectWithOneShots();
         done();
     }
 
@@ -161,6 +162,29 @@ public class Watches extends Script {
         state.await(KeeperState.SyncConnected);
         step("alive again", () -> a.exists("/same", false));
         again.printSorted(a);
+        b.close();
+        a.close();
+    }
+
+    /** Without persistent watches the client sends the older setWatches. */
+    void reconnectWithOneShots() throws Exception {
+        Events state = new Events("state");
+        ZooKeeper a = connect(proxied, SESSION_MS, state);
+        ZooKeeper b = connect(direct);
+        Events e = new Events("one-shots");
+        create(b, "/older");
+        a.getData("/older", e, null);
+        a.exists("/older-missing", e);
+        a.getChildren("/older", e);
+        proxy("hold");
+        state.await(KeeperState.Disconnected);
+        create(b, "/older/k");
+        proxy("release");
+        state.await(KeeperState.SyncConnected);
+        b.setData("/older", new byte[1], -1);
+        create(b, "/older-missing");
+        step("alive", () -> a.exists("/older", false));
+        e.printSorted(a);
         b.close();
         a.close();
     }

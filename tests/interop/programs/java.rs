@@ -6,11 +6,13 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use quorate_tests::process::run;
+use quorate_tests::proxy::Proxy;
 use quorate_tests::server::{Settings, class_path};
-use quorate_tests::skip::Need;
+use quorate_tests::skip::{Need, available};
 
-use super::transcript;
+use super::{recorded, transcript};
 use crate::compare;
+use crate::recording::record;
 
 const CLIENT_JARS: &[&str] = &["zookeeper", "zookeeper-jute", "slf4j-simple"];
 const CURATOR_JARS: &[&str] = &[
@@ -29,22 +31,51 @@ fn compare_java(
     sources: &'static [&'static str],
     classes: &Classes,
 ) {
-    let main = sources[0];
     compare(
         test,
         &[Need::Jars(jars), Need::JavaCompiler],
         &Settings::default(),
-        |server| {
-            let folder = classes.compiled(jars, sources);
-            let mut command = Command::new("java");
-            command
-                .args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx256m"])
-                .arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
-                .arg("-cp")
-                .arg(format!("{}:{}", folder.display(), class_path(jars)))
-                .arg(main);
-            transcript(server, command)
-        },
+        |server| transcript(server, script(jars, sources, classes)),
+    );
+}
+
+/// The command that runs the first of `sources`; it still lacks its addresses.
+fn script(jars: &[&str], sources: &[&str], classes: &Classes) -> Command {
+    let folder = classes.compiled(jars, sources);
+    let mut command = Command::new("java");
+    command
+        .args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx256m"])
+        .arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
+        .arg("-cp")
+        .arg(format!("{}:{}", folder.display(), class_path(jars)))
+        .arg(sources[0]);
+    command
+}
+
+#[test]
+fn the_java_client_sends_the_bytes_that_were_recorded() {
+    static OPERATIONS: Classes = Classes::new("recorded-operations");
+    static WATCHES: Classes = Classes::new("recorded-watches");
+    static SESSIONS: Classes = Classes::new("recorded-sessions");
+    let test = "the_java_client_sends_the_bytes_that_were_recorded";
+    if !available(test, &[Need::Jars(CLIENT_JARS), Need::JavaCompiler]) {
+        return;
+    }
+    let run = |main, classes: &Classes, direct: &Proxy, steered: &Proxy| {
+        recorded(
+            script(CLIENT_JARS, &[main, "Script"], classes),
+            direct,
+            steered,
+        );
+    };
+    record(
+        "java-3.8.0.txt",
+        "the Java client 3.8.0",
+        &[
+            &|direct, steered| run("Operations", &OPERATIONS, direct, steered),
+            &|direct, steered| run("Watches", &WATCHES, direct, steered),
+            &|direct, steered| run("Sessions", &SESSIONS, direct, steered),
+        ],
     );
 }
 

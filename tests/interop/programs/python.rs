@@ -3,24 +3,45 @@
 use std::process::Command;
 
 use quorate_tests::server::Settings;
-use quorate_tests::skip::Need;
+use quorate_tests::skip::{Need, available};
 
-use super::transcript;
-use crate::compare;
+use super::{recorded, transcript};
+use crate::recording::record;
+use crate::{REFERENCE, compare};
+
+const KAZOO: Need = Need::Kazoo("2.11.");
 
 fn compare_kazoo(test: &'static str, script: &str) {
-    compare(
-        test,
-        &[Need::Kazoo("2.11.")],
-        &Settings::default(),
-        |server| {
-            let mut command = Command::new("python3");
-            command.env("PYTHONDONTWRITEBYTECODE", "1").arg(format!(
-                "{}/interop/python/{script}",
-                env!("CARGO_MANIFEST_DIR")
-            ));
-            transcript(server, command)
-        },
+    compare(test, &[KAZOO], &Settings::default(), |server| {
+        transcript(server, command(script))
+    });
+}
+
+/// The command that runs a script; it still lacks its addresses.
+fn command(script: &str) -> Command {
+    let mut command = Command::new("python3");
+    command.env("PYTHONDONTWRITEBYTECODE", "1").arg(format!(
+        "{}/interop/python/{script}",
+        env!("CARGO_MANIFEST_DIR")
+    ));
+    command
+}
+
+#[test]
+fn kazoo_sends_the_bytes_that_were_recorded() {
+    if !available(
+        "kazoo_sends_the_bytes_that_were_recorded",
+        &[REFERENCE, KAZOO],
+    ) {
+        return;
+    }
+    record(
+        "kazoo-2.11.txt",
+        "kazoo 2.11.0",
+        &[
+            &|direct, steered| recorded(command("operations.py"), direct, steered),
+            &|direct, steered| recorded(command("sessions.py"), direct, steered),
+        ],
     );
 }
 

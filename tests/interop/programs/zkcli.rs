@@ -121,11 +121,25 @@ fn comparable(done: &Finished, address: &str) -> Vec<String> {
             lines.push(marked(&line));
         }
     }
+    sort_identities(&mut lines);
     lines.push("--- events".to_owned());
     lines.append(&mut events);
     lines.push("--- errors".to_owned());
     lines.extend(done.stderr.lines().map(str::to_owned));
     normalise(&lines.join("\n"))
+}
+
+/// What `whoami` lists has no promised order.
+fn sort_identities(lines: &mut [String]) {
+    let mut rest = lines;
+    while let Some(at) = rest.iter().position(|line| line == "Auth scheme: User") {
+        let (_, listed) = std::mem::take(&mut rest).split_at_mut(at + 1);
+        let is_identity = |line: &String| line.starts_with("digest: ") || line.starts_with("ip: ");
+        let end = listed.iter().position(|line| !is_identity(line));
+        let (listed, after) = listed.split_at_mut(end.unwrap_or(listed.len()));
+        listed.sort();
+        rest = after;
+    }
 }
 
 fn marked(line: &str) -> String {

@@ -213,8 +213,9 @@ fn an_operation_that_is_none_is_refused_as_unimplemented() {
         |talk| {
             for op in [0, 10, 23, 99, 108, 999, -2, -12, i32::MAX, i32::MIN] {
                 let mut a = talk.connect("a");
+                // ZooKeeper closes then, Quorate need not: see quorate_only.
                 a.send(&Request::odd(op, Body::default().text("/x").int(0)));
-                a.until_closed(&format!("op {op}"));
+                talk.note(format!("op {op}: {:?}", a.error_of_next_frame()));
             }
             let mut a = talk.connect("a");
             a.call(

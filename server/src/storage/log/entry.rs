@@ -5,14 +5,16 @@
 //! ```text
 //! magic u32 | flags u32 | sequence u64 | segment u64 | length u32 | records u32 | mask u64
 //! previous u32 | body checksum u32 | zero x 12 | header checksum u32     (64 bytes)
-//! records (`length` bytes), zeros to the end of the last sector          (xor mask, repeated)
+//! records (`length` bytes), zeros                                        (xor mask, repeated)
+//! end mark u64, the last bytes of the last sector
 //! ```
 //!
 //! `sequence` counts batches without a gap over the whole log; `previous` is the header checksum of
 //! the batch before, so batches form a chain. Both checksums are CRC32C; the header's starts from
 //! ensemble and server id, the body's covers the masked bytes up to the end of the last sector.
 //! The mask is chosen so that every sector of a batch has at least two bits set: a sector of zeros
-//! inside a batch was never written, and no single flipped bit can make it look so.
+//! inside a batch was never written, and no single flipped bit can make it look so. Likewise a zero in
+//! place of the end mark's last byte: the write ended before.
 //!
 //! Record: `kind u8 | detail u8 | zero u16 | length u32 | body`. Unknown kinds are damage: a new
 //! kind is a new format version.
@@ -28,6 +30,7 @@ pub(crate) const ENTRY_OVERHEAD: usize = RECORD_HEADER + 16;
 
 const RECORD_HEADER: usize = 8;
 const BATCH_MAGIC: u32 = u32::from_le_bytes(*b"QrBa");
+const END_MARK: [u8; 8] = *b"QrBatEnd";
 /// Flag of the batch that a graceful close leaves, and of one written when the log falls idle.
 const FLAG_SEAL: u32 = 1;
 
@@ -151,7 +154,7 @@ impl BatchBuffer {
 
     /// What the batch will take on disk.
     pub(crate) fn length_on_disk(&self) -> u64 {
-        self.bytes.len().next_multiple_of(SECTOR) as u64
+        on_disk(self.bytes.len()) as u64
     }
 
     pub(crate) fn push_entry(&mut self, entry: &LogEntry) {
@@ -205,10 +208,11 @@ impl BatchBuffer {
     pub(crate) fn finish(&mut self, place: Place, seal: bool) -> (&[u8], u32) {
         let length = u32::try_from(self.bytes.len() - BATCH_HEADER)
             .expect("a batch is shorter than 4 GiB: entries are limited");
-        self.bytes
-            .resize(self.bytes.len().next_multiple_of(SECTOR), 0);
+        self.bytes.resize(on_disk(self.bytes.len()), 0);
+        let end_mark = self.bytes.len() - END_MARK.len();
+        self.bytes[end_mark..].copy_from_slice(&END_MARK);
         let mask = choose_mask(&self.bytes, place);
-        apply_mask(&mut self.bytes[BATCH_HEADER..], mask);
+        apply_mask(&mut self.bytes[BATCH_HEADER..end_mark], mask);
         let body_checksum = crc32c::crc32c(&self.bytes[BATCH_HEADER..]);
         let mut header = [0; BATCH_HEADER];
         header[0..4].copy_from_slice(&BATCH_MAGIC.to_le_bytes());
@@ -243,13 +247,19 @@ impl BatchBuffer {
     }
 }
 
+/// What a batch of so many bytes takes on disk.
+fn on_disk(length: usize) -> usize {
+    (length + END_MARK.len()).next_multiple_of(SECTOR)
+}
+
 /// The first mask that leaves at least two bits set in each sector: 0 nearly always. Whoever
 /// chooses the payload cannot exclude them all, as the masks depend on ensemble and server ids.
 fn choose_mask(bytes: &[u8], place: Place) -> u64 {
     let mut mask = 0;
     let mut state = u64::from(place.seed) << 32 ^ place.sequence;
-    // The first sector holds the magic number.
-    while !bytes[SECTOR..]
+    // The first sector holds the magic number, the last one the end mark.
+    let between = bytes.get(SECTOR..bytes.len() - SECTOR).unwrap_or_default();
+    while !between
         .chunks_exact(SECTOR)
         .all(|sector| has_two_bits(sector, mask))
     {
@@ -273,7 +283,7 @@ fn has_two_bits(sector: &[u8], mask: u64) -> bool {
     false
 }
 
-/// Both masks and unmasks. `bytes` starts right after a batch header.
+/// Both masks and unmasks. `bytes` is what is between a batch header and the end mark.
 pub(crate) fn apply_mask(bytes: &mut [u8], mask: u64) {
     if mask == 0 {
         return;
@@ -307,7 +317,7 @@ impl BatchHeader {
 
     /// What the batch takes on disk.
     pub(crate) fn length_on_disk(&self) -> usize {
-        (BATCH_HEADER + self.length as usize).next_multiple_of(SECTOR)
+        on_disk(BATCH_HEADER + self.length as usize)
     }
 
     /// Checks and unmasks `batch`, all the bytes on disk, and returns its records.
@@ -316,13 +326,30 @@ impl BatchHeader {
         if crc32c::crc32c(body) != self.body_checksum {
             return None;
         }
-        apply_mask(body, self.mask);
+        let (records, _) = body.split_at_mut(body.len() - END_MARK.len());
+        apply_mask(records, self.mask);
         batch.truncate(BATCH_HEADER + self.length as usize);
         Some(Records {
             rest: Bytes::from(batch).slice(BATCH_HEADER..),
             left: self.records,
         })
     }
+}
+
+/// Whether a batch, all its bytes on disk, shows that its write was never completed: see `recovery`.
+pub(crate) fn is_incomplete(batch: &[u8]) -> bool {
+    batch.last() == Some(&0) || batch.chunks(SECTOR).any(is_zero)
+}
+
+/// Whether a sector shows that a write ended within a batch header.
+pub(crate) fn is_incomplete_header(sector: &[u8]) -> bool {
+    sector.get(BATCH_HEADER..).is_some_and(is_zero)
+}
+
+/// Whether there is nothing but zeros.
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+    let (words, rest) = bytes.as_chunks::<8>();
+    words.iter().all(|word| *word == [0; 8]) && rest.iter().all(|byte| *byte == 0)
 }
 
 /// The records of one batch, in order. Payloads share the batch's memory.

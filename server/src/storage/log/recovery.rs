@@ -6,13 +6,15 @@
 //!
 //! - A later batch exists (a header with a higher sequence number): `B` was durable once, and may
 //!   have been acknowledged. Damage: refuse.
-//! - `B`'s header holds and some sector of `B` is all zeros: the write was cut short and never
-//!   acknowledged. Torn: cut it off.
+//! - `B`'s header holds, and some sector of `B` or its last byte is all zeros: the write was cut short
+//!   and never acknowledged. Torn: cut it off.
 //! - `B`'s header holds, every sector has something, and the checksum fails: every sector was
 //!   written and one has changed since. Damage: refuse.
 //! - Where `B` would begin is all zeros: nothing was written, or a torn write missed its first
 //!   sector. Cut off what follows, if anything does.
-//! - Where `B` would begin is something else: sectors are written whole. Damage: refuse.
+//! - There, all is zeros from the end of the header's place on: the write ended within the header.
+//!   Torn.
+//! - Anything else is there: sectors are written whole. Damage: refuse.
 //!
 //! What this cannot see: the disk loses a whole sector of the very last batch, back to zeros, after
 //! having called it durable. That is why the log, once idle, seals itself with an empty batch, and
@@ -29,7 +31,10 @@ use std::path::{Path, PathBuf};
 use super::super::StorageError;
 use super::super::data_dir::Identity;
 use super::super::file::{Disk, read_exact_at, write_all_at, write_zeros};
-use super::entry::{BatchHeader, Record, Records, SECTOR, checksum_seed};
+use super::entry::{
+    BatchHeader, Record, Records, SECTOR, checksum_seed, is_incomplete, is_incomplete_header,
+    is_zero,
+};
 use super::segment::{self, SEGMENT_HEADER, Segment};
 use super::view::{Run, View};
 
@@ -88,7 +93,7 @@ enum Found {
     /// A header that fits, and a body that does not; the bytes it covers.
     BadBody {
         covered: Range<u64>,
-        has_unwritten_sector: bool,
+        is_incomplete: bool,
     },
     /// Something that cannot be.
     Nonsense(&'static str),
@@ -260,7 +265,7 @@ impl Walk {
         }
     }
 
-    /// The batch that comes next, if it is here; `Ok(None)` for zeros.
+    /// The batch that comes next, if it is here; `Ok(None)` if nothing or not even its header is.
     fn batch_at(
         &self,
         segment: &Segment,
@@ -269,7 +274,7 @@ impl Walk {
     ) -> Result<Option<(BatchHeader, Records)>, Found> {
         let first_sector = &contents[offset..(offset + SECTOR).min(contents.len())];
         let Some(header) = BatchHeader::decode(first_sector, self.seed) else {
-            return if is_zero(first_sector) {
+            return if is_zero(first_sector) || is_incomplete_header(first_sector) {
                 Ok(None)
             } else {
                 Err(Found::Nonsense("there is neither a batch nor free space"))
@@ -286,12 +291,11 @@ impl Walk {
             _ => match header.records(contents[offset..end].to_vec()) {
                 Some(records) => Ok(Some((header, records))),
                 None => {
-                    let mut sectors = contents[offset..end].chunks(SECTOR);
-                    let has_unwritten_sector = sectors.any(is_zero);
+                    let is_incomplete = is_incomplete(&contents[offset..end]);
                     let covered = offset as u64..end as u64;
                     Err(Found::BadBody {
                         covered,
-                        has_unwritten_sector,
+                        is_incomplete,
                     })
                 }
             },
@@ -434,7 +438,7 @@ impl Walk {
             } => Some(*from..*end),
             Found::BadBody {
                 covered,
-                has_unwritten_sector: true,
+                is_incomplete: true,
             } => Some(covered.clone()),
             Found::BadBody { .. } => {
                 return damaged("a batch was written whole and has changed since");
@@ -499,11 +503,6 @@ fn zeros_from(contents: &[u8], offset: usize) -> Found {
             (offset + (sector + 1) * SECTOR).min(contents.len()) as u64
         }),
     }
-}
-
-fn is_zero(bytes: &[u8]) -> bool {
-    let (words, rest) = bytes.as_chunks::<8>();
-    words.iter().all(|word| *word == [0; 8]) && rest.iter().all(|byte| *byte == 0)
 }
 
 /// Header sizes fit.

@@ -68,7 +68,7 @@ fn a_snapshot_reads_back_as_it_was_written_also_after_a_power_cut() {
         let disk = MemoryDisk::new();
         let contents = contents(length);
         write(&open(&disk), 5, &contents).unwrap();
-        disk.crash(|| false);
+        let disk = disk.crash(|| false);
         let latest = open(&disk).open_latest(never).unwrap().unwrap();
         assert_eq!(latest.info(), &info(5));
         assert!(read(&latest).unwrap() == contents);
@@ -248,7 +248,7 @@ fn a_power_cut_at_any_moment_leaves_the_old_snapshot_or_the_new_one() {
             assert_eq!(finished.is_ok(), seed % 3 == 2);
         }
         let mut state = seed;
-        disk.crash(|| {
+        let disk = disk.crash(|| {
             state = state
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1_442_695);
@@ -322,4 +322,20 @@ fn snapshots_of_another_ensemble_or_a_later_format_are_refused() {
             ..
         })
     ));
+}
+
+/// More than one block, one of them of random bytes only.
+fn fixture_contents() -> Vec<u8> {
+    [vec![7; 512 << 10], contents(300)].concat()
+}
+
+/// Written by the release that made format 1. Whoever changes the format keeps reading this.
+#[test]
+fn a_snapshot_of_format_1_can_be_read() {
+    let disk = MemoryDisk::new();
+    let bytes = include_bytes!("fixtures/format-1.snap");
+    disk.plant(&folder().join("snapshot-00000000000000000005.snap"), bytes);
+    let snapshot = open(&disk).open_latest(never).unwrap().unwrap();
+    assert_eq!(snapshot.info(), &info(5));
+    assert!(read(&snapshot).unwrap() == fixture_contents());
 }
