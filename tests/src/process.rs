@@ -92,6 +92,8 @@ impl Drop for Process {
 #[derive(Debug)]
 pub struct Finished {
     pub success: bool,
+    /// The exit code; `None` if a signal ended it.
+    pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
 }
@@ -135,6 +137,7 @@ pub fn run(mut command: Command, input: &str, limit: Duration) -> io::Result<Fin
     match status {
         Some(status) => Ok(Finished {
             success: status.success(),
+            code: status.code(),
             stdout,
             stderr,
         }),

@@ -258,7 +258,10 @@ fn quorate_command() -> io::Result<Command> {
 
 /// The `quorate` binary: the one `QUORATE_BIN` names, or the workspace's own, built once per run so
 /// that a stale one is never tested.
-fn quorate_binary() -> io::Result<PathBuf> {
+///
+/// # Errors
+/// It does not build.
+pub fn quorate_binary() -> io::Result<PathBuf> {
     static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     BINARY
         .get_or_init(|| match std::env::var_os("QUORATE_BIN") {

@@ -4,7 +4,7 @@
 //! change. The membership stands beside the state, in MessagePack.
 
 use std::error::Error;
-use std::io::{self, Write};
+use std::io;
 
 use quorate_state::{State, StateView};
 
@@ -64,16 +64,14 @@ pub async fn load(file: SnapshotData) -> Result<State, io::Error> {
         .map_err(Into::into)
 }
 
-/// The newest snapshot, as the engine knows it.
+/// The newest snapshot that is whole, as the engine knows it. A damaged one was reported when the
+/// server started from an older one, and must not come up again as the newest.
 ///
 /// # Errors
 ///
-/// The folder cannot be read, or the newest snapshot is damaged.
+/// The folder cannot be read.
 pub fn newest(snapshots: &SnapshotStore) -> Result<Option<Snapshot>, io::Error> {
-    match snapshots.list()?.into_iter().next() {
-        Some(file) => Ok(Some(describe(file?)?)),
-        None => Ok(None),
-    }
+    snapshots.newest_verified()?.map(describe).transpose()
 }
 
 /// Why no snapshot was written.
@@ -107,8 +105,14 @@ pub async fn write(source: Source, snapshots: SnapshotStore) -> Result<(), Write
             membership: rmp_serde::to_vec(&source.membership)?,
         };
         let mut writer = snapshots.begin(info)?;
-        source.view.write(&mut writer)?;
-        writer.flush()?;
+        source
+            .view
+            .write(&mut writer)
+            .map_err(|error| match writer.failure() {
+                // It tells a full disk, which passes, from what does not.
+                Some(failure) => failure.clone().into(),
+                None => Box::<dyn Error + Send + Sync>::from(error),
+            })?;
         writer.finish()?;
         Ok(())
     };
@@ -121,22 +125,11 @@ pub async fn write(source: Source, snapshots: SnapshotStore) -> Result<(), Write
     })
 }
 
-/// Whether somewhere below `error` the disk said that it is full.
-fn is_no_space(error: &(dyn Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
-        let storage = error.downcast_ref::<StorageError>();
-        if matches!(
-            kind,
-            Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-        ) || storage.is_some_and(StorageError::is_no_space)
-        {
-            return true;
-        }
-        next = error.source();
-    }
-    false
+/// Whether the disk said that it is full.
+fn is_no_space(error: &(dyn Error + Send + Sync + 'static)) -> bool {
+    error
+        .downcast_ref::<StorageError>()
+        .is_some_and(StorageError::is_no_space)
 }
 
 fn describe(file: SnapshotFile) -> Result<Snapshot, io::Error> {

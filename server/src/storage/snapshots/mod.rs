@@ -156,6 +156,16 @@ impl SnapshotStore {
         }
     }
 
+    /// The newest of the snapshots that this process has written, or read from end to end.
+    pub fn newest_verified(&self) -> Result<Option<SnapshotFile>, StorageError> {
+        for snapshot in self.list()?.into_iter().filter_map(Result::ok) {
+            if self.verified.lock().contains(&snapshot.path) {
+                return Ok(Some(snapshot));
+            }
+        }
+        Ok(None)
+    }
+
     /// Reads a snapshot from end to end and checks every checksum.
     pub fn verify(&self, snapshot: &SnapshotFile) -> Result<(), StorageError> {
         check_blocks(snapshot)?;
@@ -340,6 +350,11 @@ impl SnapshotWriter {
     /// What it will cover.
     pub fn info(&self) -> &SnapshotInfo {
         &self.info
+    }
+
+    /// What the disk refused, if it did.
+    pub fn failure(&self) -> Option<&StorageError> {
+        self.failed.as_ref()
     }
 
     /// Makes the snapshot durable, reads it back, and gives it its name.
