@@ -3,6 +3,7 @@
 //! A [`Command`] carries everything that decides its effect, the time included, so that replicas
 //! which apply it alike become alike. It is stored as one version byte and MessagePack.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -68,8 +69,7 @@ pub enum Action {
     /// Gives an existing session to the origin's connection, and takes it from the one that had it.
     AttachSession {
         session: SessionId,
-        /// As the client sent it.
-        password: Bytes,
+        password: SentPassword,
         timeout_ms: i32,
     },
     /// The client ends its session.
@@ -93,6 +93,23 @@ pub enum Action {
         /// `znode.container.maxNeverUsedIntervalMs`; 0 spares containers that never had a child.
         never_used_ms: i64,
     },
+}
+
+/// A session password as a client sent it: any bytes. `Debug` does not show them.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SentPassword(pub Bytes);
+
+impl<T: Into<Bytes>> From<T> for SentPassword {
+    fn from(bytes: T) -> Self {
+        Self(bytes.into())
+    }
+}
+
+impl fmt::Debug for SentPassword {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SentPassword(..)")
+    }
 }
 
 /// A write as the client asked for it.

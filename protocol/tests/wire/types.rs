@@ -105,11 +105,12 @@ proptest! {
             [first, .., last] if first == slash && last != slash => {
                 units[1..].split(|unit| *unit == slash).all(|component| {
                     let dots = component.iter().all(|unit| *unit == u16::from(b'.'));
-                    !component.is_empty()
-                        && !(dots && component.len() <= 2)
-                        && !component.iter().any(|unit| {
-                            matches!(unit, 0..=0x1f | 0x7f..=0x9f | 0xd800..=0xf8ff | 0xfff0..=0xffff)
-                        })
+                    let forbidden = |unit: &u16| {
+                        matches!(unit, 0..=0x1f | 0x7f..=0x9f | 0xd800..=0xf8ff | 0xfff0..=0xffff)
+                    };
+                    // Nothing at all counts as dots, too.
+                    let refused = (dots && component.len() <= 2) || component.iter().any(forbidden);
+                    !refused
                 })
             }
             _ => false,

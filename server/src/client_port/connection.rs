@@ -320,7 +320,7 @@ impl Connection {
             },
             Some(session) => Action::AttachSession {
                 session,
-                password: connect.password.unwrap_or_default(),
+                password: connect.password.unwrap_or_default().into(),
                 timeout_ms,
             },
         };

@@ -16,8 +16,8 @@ use super::file::{Disk, RealDisk, read_exact_at, write_all_at};
 use super::log::{FatalHook, Log, LogOptions};
 use super::snapshots::SnapshotStore;
 
-const IDENTITY: &str = "identity";
-const IDENTITY_TEMPORARY: &str = "identity.tmp";
+const IDENTITY_FILE: &str = "identity";
+const IDENTITY_FILE_TEMPORARY: &str = "identity.tmp";
 const LOCK: &str = "lock";
 /// The newest identity format this program reads, and the one it writes.
 const FORMAT_VERSION: u32 = 1;
@@ -116,13 +116,13 @@ impl DataDir {
         identity: Identity,
         options: &LogOptions,
     ) -> Result<(), StorageError> {
-        let path = self.data.join(IDENTITY);
+        let path = self.data.join(IDENTITY_FILE);
         if let Some(found) = self.identity {
             return identity.check(&path, found.cluster, found.server);
         }
         // The log first: an identity says that there is one.
         Log::create(&*self.disk, &self.log, identity, options)?;
-        let temporary = self.data.join(IDENTITY_TEMPORARY);
+        let temporary = self.data.join(IDENTITY_FILE_TEMPORARY);
         super::log::remove_if_there(&*self.disk, &temporary)?;
         let file = self
             .disk
@@ -163,7 +163,7 @@ impl DataDir {
 
     fn known_identity(&self) -> Result<Identity, StorageError> {
         self.identity.ok_or_else(|| StorageError::Missing {
-            path: self.data.join(IDENTITY),
+            path: self.data.join(IDENTITY_FILE),
             what: "the folder was never initialized".to_owned(),
         })
     }
@@ -246,7 +246,7 @@ fn encode(identity: Identity) -> [u8; LENGTH] {
 
 fn read_identity(disk: &dyn Disk, folder: &Path) -> Result<Option<Identity>, StorageError> {
     use super::log::{u32_at, u64_at};
-    let path = folder.join(IDENTITY);
+    let path = folder.join(IDENTITY_FILE);
     let file = match disk.open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -276,3 +276,6 @@ fn read_identity(disk: &dyn Disk, folder: &Path) -> Result<Option<Identity>, Sto
         server: u64_at(&bytes, 24),
     }))
 }
+
+#[cfg(test)]
+mod tests;

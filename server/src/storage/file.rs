@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 /// Folders and names. Paths are whole; a name becomes durable with [`Disk::sync_folder`] only.
 pub trait Disk: Debug + Send + Sync + 'static {
-    /// Creates a folder for its owner alone, and the folders above it.
+    /// Creates a folder for its owner alone, and the folders above it, durably.
     fn create_folder(&self, path: &Path) -> io::Result<()>;
     /// Creates a file that must not exist yet, for its owner alone.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>>;
@@ -111,10 +111,18 @@ struct RealFile(fs::File);
 
 impl Disk for RealDisk {
     fn create_folder(&self, path: &Path) -> io::Result<()> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
+        let missing = path.ancestors().take_while(|folder| !folder.exists());
+        let missing: Vec<&Path> = missing.filter(|folder| *folder != Path::new("")).collect();
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700).create(path)?;
+        for folder in missing {
+            match folder.parent() {
+                Some(parent) if parent != Path::new("") => self.sync_folder(parent)?,
+                Some(_) => self.sync_folder(Path::new("."))?,
+                None => {}
+            }
+        }
+        Ok(())
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use futures_util::TryStreamExt;
-use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::storage::{EntryResponder, RaftLogStorageExt, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::testing::log::{StoreBuilder, Suite};
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
-use super::super::types::{SnapshotMeta, StoredMembership};
+use super::super::types::{EntryPayload, PeerNode, SnapshotMeta, StoredMembership};
 use super::*;
 use crate::storage::log::LogOptions;
 use crate::storage::{DataDir, Identity};
@@ -132,4 +132,87 @@ async fn the_engines_storage_suite_passes_without_the_cache() {
     }))
     .await
     .unwrap();
+}
+
+fn entry(term: u64, index: u64, payload: EntryPayload) -> Entry {
+    Entry {
+        log_id: LogId {
+            leader_id: CommittedLeaderId::from(term),
+            index,
+        },
+        payload,
+    }
+}
+
+fn proposal(length: usize) -> EntryPayload {
+    Payload::Normal(Proposal(Bytes::from(vec![5; length])))
+}
+
+#[tokio::test]
+async fn entries_votes_and_log_ids_come_back_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = open(folder.path(), small());
+    let node = PeerNode {
+        peer_address: "a:1".to_owned(),
+        client_address: "b:2".to_owned(),
+    };
+    let nodes = std::collections::BTreeMap::from([(1, node)]);
+    let membership = Membership::new(vec![[1].into()], nodes).unwrap();
+    let entries = [
+        entry(1, 0, Payload::Membership(membership)),
+        entry(1, 1, Payload::Blank),
+        entry(2, 2, proposal(3)),
+        entry(2, 3, proposal(0)),
+    ];
+    store.blocking_append(entries.clone()).await.unwrap();
+    let vote = Vote::new_committed(4, 9);
+    store.save_vote(&vote).await.unwrap();
+    store.save_committed(Some(entries[2].log_id)).await.unwrap();
+    store.log().close().unwrap();
+    drop(store);
+
+    let mut store = open(folder.path(), small());
+    assert_eq!(store.try_get_log_entries(..).await.unwrap(), entries);
+    assert_eq!(store.read_vote().await.unwrap(), Some(vote));
+    assert_eq!(
+        store.read_committed().await.unwrap(),
+        Some(entries[2].log_id)
+    );
+    let all = entries[0].log_id..=entries[3].log_id;
+    let last_of_each_term = vec![entries[1].log_id, entries[3].log_id];
+    assert_eq!(store.get_key_log_ids(all).await.unwrap(), last_of_each_term);
+}
+
+#[tokio::test]
+async fn a_request_is_limited_in_bytes_and_a_stream_is_not() {
+    for cache_bytes_max in [0, 64 << 20] {
+        let folder = tempfile::tempdir().unwrap();
+        let options = LogOptions {
+            cache_bytes_max,
+            segment_bytes: 2 << 20,
+            ..small()
+        };
+        let mut store = open(folder.path(), options);
+        let entries: Vec<Entry> = (0..12)
+            .map(|index| entry(1, index, proposal(1 << 20)))
+            .collect();
+        store.blocking_append(entries.clone()).await.unwrap();
+        let some = store.limited_get_log_entries(2, 12).await.unwrap();
+        assert_eq!(some, entries[2..2 + some.len()]);
+        assert!((4..=5).contains(&some.len()), "{}", some.len());
+        let streamed: Vec<Entry> = store
+            .entries_stream(1..=10)
+            .await
+            .try_collect()
+            .await
+            .unwrap();
+        assert_eq!(streamed, entries[1..=10]);
+        let beyond: Vec<Entry> = store
+            .entries_stream(11..99)
+            .await
+            .try_collect()
+            .await
+            .unwrap();
+        assert_eq!(beyond, entries[11..]);
+    }
 }

@@ -11,6 +11,7 @@ mod entry;
 mod preparer;
 mod recovery;
 mod segment;
+mod selection;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -21,20 +22,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Notify, watch};
 
 use super::StorageError;
 use super::data_dir::Identity;
-use super::file::{Disk, File, read_exact_at};
-use entry::{BatchHeader, ENTRY_OVERHEAD, Record, checksum_seed};
+use super::file::Disk;
+use entry::{ENTRY_OVERHEAD, checksum_seed};
 pub use entry::{EntryId, LogEntry, SavedVote};
 pub(crate) use entry::{u32_at, u64_at};
 use preparer::{Job, Preparer};
 pub(crate) use segment::remove_if_there;
 use segment::{SEGMENT_HEADER, Segment};
+pub use selection::Selection;
 use view::{Run, View};
 use writer::Writer;
 
@@ -109,6 +111,23 @@ pub struct LogState {
     pub committed: Option<EntryId>,
 }
 
+/// How the log fares.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogStats {
+    /// Batches made durable since the start.
+    pub batches: u64,
+    /// What they took on disk.
+    pub bytes: u64,
+    /// How long writing and syncing them took.
+    pub busy: Duration,
+    /// The longest that one took.
+    pub busy_max: Duration,
+    /// Bytes queued or being written.
+    pub queued_bytes: usize,
+    /// For how long the batch being written has been. A long time is a stuck disk.
+    pub writing_for: Option<Duration>,
+}
+
 /// The log, open. Share it in an `Arc`; dropping it without [`Log::close`] is a crash.
 #[derive(Debug)]
 pub struct Log {
@@ -161,6 +180,8 @@ struct Inner {
     full: bool,
     /// Free bytes in the current segment.
     remaining: u64,
+    stats: LogStats,
+    writing_since: Option<Instant>,
     failed: Option<StorageError>,
     stop: Option<Stop>,
     /// Whether all was written and sealed before the writer ended.
@@ -384,6 +405,16 @@ impl Log {
         }
     }
 
+    /// How the log fares.
+    pub fn stats(&self) -> LogStats {
+        let inner = self.shared.inner.lock();
+        LogStats {
+            queued_bytes: inner.queued_bytes,
+            writing_for: inner.writing_since.map(|since| since.elapsed()),
+            ..inner.stats
+        }
+    }
+
     /// The id of the entry at `index`, also of the last purged one.
     pub fn id_at(&self, index: u64) -> Option<EntryId> {
         self.shared.inner.lock().view.id_at(index)
@@ -404,17 +435,10 @@ impl Log {
     pub fn find(&self, start: u64, end: u64, bytes_max: usize) -> Selection {
         let inner = self.shared.inner.lock();
         let plan = inner.view.plan(start, end, bytes_max);
-        let on_disk = plan
-            .runs
-            .into_iter()
-            .map(|run| (inner.files.get(&run.segment).cloned(), run));
-        Selection {
-            on_disk: on_disk.collect(),
-            cached: plan.cached,
-            bytes_max,
-            seed: self.shared.seed,
-            folder: self.shared.folder.clone(),
-        }
+        let file = |run: Run| (inner.files.get(&run.segment).cloned(), run);
+        let on_disk = plan.runs.into_iter().map(file).collect();
+        let folder = self.shared.folder.clone();
+        Selection::new(on_disk, plan.cached, bytes_max, self.shared.seed, folder)
     }
 
     /// Whether new writes should be accepted: `false` while the disk has no space for another
@@ -496,100 +520,6 @@ impl Shared {
         self.space
             .send_if_modified(|known| std::mem::replace(known, space) != space);
     }
-}
-
-/// Entries found, some of them perhaps still on disk. Holds what it needs to read them: a purge
-/// does not disturb it.
-#[derive(Debug)]
-pub struct Selection {
-    on_disk: Vec<(Option<Arc<dyn File>>, Run)>,
-    cached: Vec<LogEntry>,
-    bytes_max: usize,
-    seed: u32,
-    folder: PathBuf,
-}
-
-impl Selection {
-    /// Whether [`Selection::read`] is free of disk operations.
-    pub fn is_in_memory(&self) -> bool {
-        self.on_disk.is_empty()
-    }
-
-    /// Reads what is on disk and returns all entries in order. Blocks unless all is in memory.
-    pub fn read(self) -> Result<Vec<LogEntry>, StorageError> {
-        if self.on_disk.is_empty() {
-            return Ok(self.cached);
-        }
-        let mut entries = Vec::new();
-        for (file, run) in &self.on_disk {
-            let path = self.folder.join(segment::name(run.segment));
-            let Some(file) = file else {
-                let what = format!("entries {} to {} are in it", run.first, run.last);
-                return Err(StorageError::Missing { path, what });
-            };
-            read_run(&**file, &path, *run, self.seed, &mut entries)?;
-        }
-        if self.cached.is_empty() {
-            // Batches are found as a whole.
-            let mut left = self.bytes_max;
-            let mut within = |entry: &LogEntry| {
-                let before = left;
-                left = left.saturating_sub(ENTRY_OVERHEAD + entry.payload.len());
-                before > 0
-            };
-            entries.truncate(
-                entries
-                    .iter()
-                    .take_while(|entry| within(entry))
-                    .count()
-                    .max(1),
-            );
-        }
-        entries.extend(self.cached);
-        Ok(entries)
-    }
-}
-
-/// Reads the batches of a run and picks its entries out of them.
-fn read_run(
-    file: &dyn File,
-    path: &Path,
-    run: Run,
-    seed: u32,
-    entries: &mut Vec<LogEntry>,
-) -> Result<(), StorageError> {
-    let length = usize::try_from(run.length)
-        .map_err(|_| StorageError::damaged(path, run.offset, "too long to read"))?;
-    let mut bytes = vec![0; length];
-    read_exact_at(file, &mut bytes, run.offset).map_err(StorageError::during("read", path))?;
-    let mut next = run.first;
-    let mut rest = &bytes[..];
-    while !rest.is_empty() {
-        let offset = run.offset + (length - rest.len()) as u64;
-        let damaged = || StorageError::damaged(path, offset, "a batch has changed on disk");
-        let header = BatchHeader::decode(rest, seed).ok_or_else(damaged)?;
-        let (batch, after) = rest
-            .split_at_checked(header.length_on_disk())
-            .ok_or_else(damaged)?;
-        for record in header.records(batch.to_vec()).ok_or_else(damaged)? {
-            if let Record::Entry(entry) = record.map_err(|_| damaged())?
-                && entry.id.index == next
-                && next <= run.last
-            {
-                next += 1;
-                entries.push(entry);
-            }
-        }
-        rest = after;
-    }
-    if next <= run.last {
-        return Err(StorageError::damaged(
-            path,
-            run.offset,
-            format!("entry {next} is not there"),
-        ));
-    }
-    Ok(())
 }
 
 /// Free space of a segment after `offset`.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
 
 use parking_lot::MutexGuard;
 
@@ -318,7 +319,12 @@ impl Writer {
 
     /// Makes the batch durable and tells everybody.
     fn write_batch(&mut self, seal: bool) -> Result<(), End> {
-        let committed = self.shared.inner.lock().view.committed;
+        let started = Instant::now();
+        let committed = {
+            let mut inner = self.shared.inner.lock();
+            inner.writing_since = Some(started);
+            inner.view.committed
+        };
         if committed != self.current.state.committed
             && let Some(committed) = committed
         {
@@ -326,6 +332,7 @@ impl Writer {
             self.current.state.committed = Some(committed);
         }
         if self.batch.is_empty() && !seal {
+            self.shared.inner.lock().writing_since = None;
             self.complete();
             return Ok(());
         }
@@ -338,7 +345,7 @@ impl Writer {
         self.position.sequence += 1;
         self.position.sealed = seal;
         self.position.state = self.current.state;
-        self.publish(offset, length);
+        self.publish(offset, length, started.elapsed());
         Ok(())
     }
 
@@ -368,10 +375,15 @@ impl Writer {
     }
 
     /// Lets readers find the batch on disk, frees what may go, and calls the completions.
-    fn publish(&mut self, offset: u64, length: u64) {
+    fn publish(&mut self, offset: u64, length: u64, busy: Duration) {
         let mut evicted = Vec::new();
         let shared = self.shared.clone();
         let mut inner = shared.inner.lock();
+        inner.writing_since = None;
+        inner.stats.batches += 1;
+        inner.stats.bytes += length;
+        inner.stats.busy += busy;
+        inner.stats.busy_max = inner.stats.busy_max.max(busy);
         inner.truncations.drain(..self.current.truncations);
         inner.purges -= self.current.purges;
         if let Some(first) = self.current.first {

@@ -323,3 +323,19 @@ fn snapshots_of_another_ensemble_or_a_later_format_are_refused() {
         })
     ));
 }
+
+/// More than one block, one of them of random bytes only.
+fn fixture_contents() -> Vec<u8> {
+    [vec![7; 512 << 10], contents(300)].concat()
+}
+
+/// Written by the release that made format 1. Whoever changes the format keeps reading this.
+#[test]
+fn a_snapshot_of_format_1_can_be_read() {
+    let disk = MemoryDisk::new();
+    let bytes = include_bytes!("fixtures/format-1.snap");
+    disk.plant(&folder().join("snapshot-00000000000000000005.snap"), bytes);
+    let snapshot = open(&disk).open_latest(never).unwrap().unwrap();
+    assert_eq!(snapshot.info(), &info(5));
+    assert!(read(&snapshot).unwrap() == fixture_contents());
+}
