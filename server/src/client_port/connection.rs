@@ -111,6 +111,10 @@ impl Connection {
             if let Some(reason) = self.send_ready(&writer) {
                 return reason;
             }
+            // All was sent, so there is room for answers that were parked.
+            if self.output.is_empty() && self.outbox.lock().has_ready_answer() {
+                continue;
+            }
             let port = Arc::clone(&self.port);
             let room = port.admission.room();
             tokio::pin!(room);
@@ -150,6 +154,10 @@ impl Connection {
 
     /// Sends what can be sent without waiting, and says whether the connection is over.
     fn send_ready(&mut self, writer: &tokio::net::tcp::WriteHalf<'_>) -> Option<Disconnect> {
+        // Asked for apart: a socket that takes nothing keeps the output from becoming empty.
+        if let Some(reason) = self.outbox.cut_for() {
+            return Some(reason);
+        }
         loop {
             if self.output.is_empty() {
                 if let Some(end) = self.outbox.take(&mut self.output) {
@@ -445,11 +453,16 @@ impl Connection {
         Ok(())
     }
 
-    /// Proposes the command that waits for room. Returns whether there was any.
+    /// Proposes the command that waits for room, in the log's queue or for the answers before it.
+    /// Returns whether there was any.
     async fn propose_held(&mut self) -> bool {
         let Some(proposal) = self.held.take() else {
             return true;
         };
+        if self.outbox.lock().has_parked() {
+            self.held = Some(proposal);
+            return false;
+        }
         if !self.port.admission.try_take(proposal.len()) {
             self.held = Some(proposal);
             return false;
