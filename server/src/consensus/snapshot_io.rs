@@ -10,7 +10,7 @@ use quorate_state::{State, StateView};
 use super::log_store::{to_entry_id, to_log_id};
 use super::types::{LogId, Snapshot, SnapshotData, SnapshotMeta, StoredMembership};
 use crate::storage::StorageError;
-use crate::storage::log::Log;
+use crate::storage::log::EntryId;
 use crate::storage::snapshots::{SnapshotFile, SnapshotInfo, SnapshotStore};
 
 /// What a server starts from.
@@ -21,14 +21,18 @@ pub struct Loaded {
     pub membership: StoredMembership,
 }
 
-/// Loads the newest snapshot that can be used with this log, or an empty state if there is none.
+/// Loads the newest snapshot that can be used with a log that was purged up to `purged`, or an empty
+/// state if there is none.
 ///
 /// # Errors
 ///
 /// [`StorageError`]: the newest snapshot is damaged and the log does not reach back far enough to
 /// do without, or it is not one of this version's.
-pub fn load_newest(snapshots: &SnapshotStore, log: &Log) -> Result<Loaded, StorageError> {
-    let purged = log.state().purged.map(|id| id.index);
+pub fn load_newest(
+    snapshots: &SnapshotStore,
+    purged: Option<EntryId>,
+) -> Result<Loaded, StorageError> {
+    let purged = purged.map(|id| id.index);
     let newest = snapshots.open_latest(|last| last.map(|id| id.index) >= purged)?;
     let Some(file) = newest else {
         if let Some(purged) = purged {
@@ -90,11 +94,12 @@ pub async fn write(
             membership: rmp_serde::to_vec(&membership).map_err(io::Error::other)?,
         };
         let mut writer = snapshots.begin(info)?;
-        view.write(&mut writer).map_err(|error| match writer.failure() {
-            // It tells a full disk, which passes, from what does not.
-            Some(failure) => failure.clone().into(),
-            None => io::Error::other(error),
-        })?;
+        view.write(&mut writer)
+            .map_err(|error| match writer.failure() {
+                // It tells a full disk, which passes, from what does not.
+                Some(failure) => failure.clone().into(),
+                None => io::Error::other(error),
+            })?;
         writer.flush()?;
         describe(writer.finish()?)
     };
