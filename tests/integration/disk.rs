@@ -73,7 +73,10 @@ fn fails_and_loses_nothing(test: &str, call: &str, error: &str, when: &str, word
     let status = node.wait_exit(FAIL_LIMIT);
     let whole = fs::read_to_string(node.folder().join("server.log")).unwrap_or(log);
     assert_eq!(status.code(), Some(EXIT_STORAGE), "{status}\n{whole}");
-    let line = whole.lines().rfind(|line| line.starts_with("quorate: ")).unwrap_or_default();
+    let line = whole
+        .lines()
+        .rfind(|line| line.starts_with("quorate: "))
+        .unwrap_or_default();
     for word in words {
         assert!(line.contains(word), "{word:?} is not in: {line}\n{whole}");
     }
@@ -173,8 +176,13 @@ fn a_torn_write_is_cut_off_and_loses_nothing() {
     }
     let unanswered: u64 = workers.iter().map(|worker| worker.counts.unanswered).sum();
     let log = fs::read_to_string(node.folder().join("server.log")).unwrap();
-    let torn = log.lines().filter(|line| line.contains("cut off a write")).count();
-    say(&format!("{test}: {torn} of 8 were torn in the log; {unanswered} unanswered"));
+    let torn = log
+        .lines()
+        .filter(|line| line.contains("cut off a write"))
+        .count();
+    say(&format!(
+        "{test}: {torn} of 8 were torn in the log; {unanswered} unanswered"
+    ));
     assert!(torn > 0 && unanswered > 0, "nothing was torn");
 }
 
@@ -189,7 +197,14 @@ impl SmallDisk {
         let folder = folder.join("disk");
         fs::create_dir(&folder).unwrap();
         let size = format!("size={mib}m");
-        let arguments = ["-t", "tmpfs", "-o", &size, "quorate-test", folder.to_str().unwrap()];
+        let arguments = [
+            "-t",
+            "tmpfs",
+            "-o",
+            &size,
+            "quorate-test",
+            folder.to_str().unwrap(),
+        ];
         succeeds("mount", &arguments).then_some(Self { folder })
     }
 
@@ -214,7 +229,10 @@ fn a_full_disk_refuses_writes_serves_the_rest_and_recovers_when_space_returns() 
 #[test]
 fn a_full_disk_at_the_time_of_a_snapshot_does_no_more_harm() {
     let test = "a_full_disk_at_the_time_of_a_snapshot_does_no_more_harm";
-    fills_up(test, Node::new().with_busy_storage().with("snapCount", "60"));
+    fills_up(
+        test,
+        Node::new().with_busy_storage().with("snapCount", "60"),
+    );
 }
 
 fn fills_up(test: &str, mut node: Node) {
@@ -237,7 +255,10 @@ fn fills_up(test: &str, mut node: Node) {
         assert!(Instant::now() < deadline, "the disk does not fill up");
         idle.call(&Request::Ping).unwrap();
     }
-    say(&format!("{test}: full after {} writes", written.outcomes.len()));
+    say(&format!(
+        "{test}: full after {} writes",
+        written.outcomes.len()
+    ));
 
     // For longer than the session timeout: reads and pings are served, nobody expires. A snapshot
     // may free some of the log, so a write may get through now and then.
@@ -259,11 +280,19 @@ fn fills_up(test: &str, mut node: Node) {
     fs::remove_file(disk.ballast()).unwrap();
     let deadline = Instant::now() + PATIENCE;
     while written.create_next(&mut client) != 0 {
-        assert!(Instant::now() < deadline, "writes stay refused:\n{}", node.log_tail());
+        assert!(
+            Instant::now() < deadline,
+            "writes stay refused:\n{}",
+            node.log_tail()
+        );
         idle.call(&Request::Ping).unwrap();
         thread::sleep(Duration::from_millis(20));
     }
-    assert_eq!(idle.call(&get_data("/idle", false)).unwrap().code(), 0, "the session is alive");
+    assert_eq!(
+        idle.call(&get_data("/idle", false)).unwrap().code(),
+        0,
+        "the session is alive"
+    );
     let session = client.session();
     node.kill();
     node.start();
@@ -296,7 +325,9 @@ impl Written {
     /// All that was acknowledged is there, and nothing that was refused.
     fn check(&self, client: &mut Connection) {
         for (number, code) in self.outcomes.iter().enumerate() {
-            let reply = client.call(&get_data(&format!("/d/n{number}"), false)).unwrap();
+            let reply = client
+                .call(&get_data(&format!("/d/n{number}"), false))
+                .unwrap();
             assert_eq!(reply.code() == 0, *code == 0, "write {number}");
             if *code == 0 {
                 assert_eq!(reply.data(), Some(&value(number)[..]), "write {number}");

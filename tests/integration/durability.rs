@@ -35,8 +35,9 @@ fn every_acknowledged_write_survives_sigkill_during_snapshots() {
 
 fn kill_again_and_again(test: &str, mut node: Node, kind: &str) {
     let begun = Instant::now();
-    let kills = std::env::var("QUORATE_KILLS")
-        .map_or(KILLS, |text| text.parse().expect("QUORATE_KILLS is a number"));
+    let kills = std::env::var("QUORATE_KILLS").map_or(KILLS, |text| {
+        text.parse().expect("QUORATE_KILLS is a number")
+    });
     let seed = seed(test);
     let mut rng = StdRng::seed_from_u64(seed);
     node.start();
@@ -98,7 +99,10 @@ fn kill_again_and_again(test: &str, mut node: Node, kind: &str) {
         begun.elapsed()
     ));
     let least = u64::from(kills) * 100;
-    assert!(counts.acknowledged > least, "too little was written to say anything: {counts:?}");
+    assert!(
+        counts.acknowledged > least,
+        "too little was written to say anything: {counts:?}"
+    );
     assert!(counts.resumed > 0 && counts.unanswered > 0, "{counts:?}");
     if kind == "busy storage" {
         assert!(snapshots > 0, "no snapshot was taken");

@@ -121,7 +121,9 @@ impl Node {
     }
 
     pub(crate) fn log_tail(&self) -> String {
-        self.process.as_ref().map_or_else(String::new, Process::log_tail)
+        self.process
+            .as_ref()
+            .map_or_else(String::new, Process::log_tail)
     }
 
     /// The command that starts the server; `zoo.cfg` is written.
@@ -205,7 +207,10 @@ impl Node {
         let pid = self.pid();
         let mut command = Command::new("sh");
         command.args(["-c", &format!("kill -{name} {pid}")]);
-        assert!(run(command, "", PATIENCE).unwrap().success, "kill -{name} {pid}");
+        assert!(
+            run(command, "", PATIENCE).unwrap().success,
+            "kill -{name} {pid}"
+        );
     }
 
     /// Waits until the process has ended by itself.
@@ -228,7 +233,9 @@ impl Node {
 
     /// Whether the process has ended.
     pub(crate) fn has_ended(&mut self) -> bool {
-        self.process.as_mut().is_none_or(|process| process.exit_status().is_some())
+        self.process
+            .as_mut()
+            .is_none_or(|process| process.exit_status().is_some())
     }
 
     /// Runs a start that is meant to be refused.
@@ -249,7 +256,10 @@ impl Node {
     /// Resident memory in bytes.
     pub(crate) fn resident_bytes(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .unwrap();
         let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
         kib * 1024
     }
@@ -316,9 +326,14 @@ pub(crate) fn say(line: &str) {
 pub(crate) fn skip(test: &str, reason: &str) {
     static SKIPPED: AtomicUsize = AtomicUsize::new(0);
     let count = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
-    say(&format!("skipped: {test}: {reason} (skipped so far: {count})"));
+    say(&format!(
+        "skipped: {test}: {reason} (skipped so far: {count})"
+    ));
     let required = std::env::var("QUORATE_INTEGRATION").is_ok_and(|value| value == "required");
-    assert!(!required, "skipped: {test}: {reason}, but QUORATE_INTEGRATION=required");
+    assert!(
+        !required,
+        "skipped: {test}: {reason}, but QUORATE_INTEGRATION=required"
+    );
 }
 
 /// Whether a command runs and succeeds.
@@ -348,7 +363,10 @@ pub(crate) fn shimmed(library: &Path, fault: &str, value: &str) -> Wrapper {
     Wrapper {
         program: Vec::new(),
         variables: vec![
-            ("LD_PRELOAD".to_owned(), library.to_str().unwrap().to_owned()),
+            (
+                "LD_PRELOAD".to_owned(),
+                library.to_str().unwrap().to_owned(),
+            ),
             (fault.to_owned(), value.to_owned()),
         ],
     }

@@ -63,7 +63,11 @@ impl Progress {
     }
 
     fn on_write(&self, zxid: i64) {
-        let fresh = self.zxids.lock().unwrap_or_else(PoisonError::into_inner).insert(zxid);
+        let fresh = self
+            .zxids
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(zxid);
         assert!(fresh, "two writes have the zxid {zxid:#x}");
         let mut highest = self.highest.lock().unwrap_or_else(PoisonError::into_inner);
         *highest = zxid.max(*highest);
@@ -107,8 +111,14 @@ impl Counts {
 
 #[derive(Clone, Debug)]
 enum Action {
-    Write { ops: Vec<MultiOp>, multi: bool },
-    Read { path: String, expected: Option<(Vec<u8>, i32)> },
+    Write {
+        ops: Vec<MultiOp>,
+        multi: bool,
+    },
+    Read {
+        path: String,
+        expected: Option<(Vec<u8>, i32)>,
+    },
     Close,
 }
 
@@ -135,6 +145,8 @@ pub(crate) struct Worker {
     rng: StdRng,
     connection: Option<Connection>,
     session: Session,
+    /// The session was closed, and that was acknowledged; there is no other yet.
+    is_closed: bool,
     last_zxid: i64,
     values: u64,
     /// What is known to be there: all that was acknowledged.
@@ -157,6 +169,7 @@ impl Worker {
         Self {
             rng: StdRng::seed_from_u64(seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
             session: connection.session(),
+            is_closed: false,
             last_zxid: connection.last_zxid,
             connection: Some(connection),
             values: 0,
@@ -181,9 +194,14 @@ impl Worker {
             let Ok(connection) = Connection::open(address, SESSION_MS) else {
                 return;
             };
-            self.session = connection.session();
-            self.connection = Some(connection);
+            self.begin(connection);
         }
+    }
+
+    fn begin(&mut self, connection: Connection) {
+        self.session = connection.session();
+        self.is_closed = false;
+        self.connection = Some(connection);
     }
 
     /// Returns whether the session was closed, and that was acknowledged.
@@ -199,7 +217,10 @@ impl Worker {
             true => self.rng.random_range(1..500),
             false => u64::MAX,
         };
-        assert!(self.unanswered.is_empty(), "they were settled after the last round");
+        assert!(
+            self.unanswered.is_empty(),
+            "they were settled after the last round"
+        );
         loop {
             let mut batch = Vec::new();
             while self.unanswered.len() < window && left > 0 {
@@ -256,9 +277,13 @@ impl Worker {
                 false
             }
             Action::Close => {
-                assert!(matches!(reply.result, Ok(Response::Empty)), "{root}: {reply:?}");
+                assert!(
+                    matches!(reply.result, Ok(Response::Empty)),
+                    "{root}: {reply:?}"
+                );
                 self.known.end_session(self.session.id.get());
                 self.counts.closed += 1;
+                self.is_closed = true;
                 self.on_zxid(reply.zxid, progress);
                 true
             }
@@ -285,7 +310,11 @@ impl Worker {
             return Action::Read { path, expected };
         }
         let multi = self.rng.random_ratio(1, 6);
-        let count = if multi { self.rng.random_range(1..6) } else { 1 };
+        let count = if multi {
+            self.rng.random_range(1..6)
+        } else {
+            1
+        };
         let ops: Vec<MultiOp> = (0..count).map(|_| self.next_op(ahead, multi)).collect();
         ahead.apply(&ops, session, None);
         Action::Write { ops, multi }
@@ -382,12 +411,20 @@ impl Worker {
             None => Connection::open(address, SESSION_MS).unwrap(),
         };
         let reply = reader.call(&sync("/")).unwrap();
-        assert!(reply.zxid >= progress.highest(), "zxids went back to {:#x}", reply.zxid);
+        assert!(
+            reply.zxid >= progress.highest(),
+            "zxids went back to {:#x}",
+            reply.zxid
+        );
         let actual = self.read_tree(&mut reader);
         reader.call(&Request::CloseSession).unwrap();
         for session in std::mem::take(&mut self.abandoned) {
             let is_there = |path: &String| actual.entries.contains_key(path);
-            let mut owned = self.known.entries.iter().filter(|(_, e)| e.owner == session);
+            let mut owned = self
+                .known
+                .entries
+                .iter()
+                .filter(|(_, e)| e.owner == session);
             if owned.any(|(path, _)| is_there(path)) {
                 self.abandoned.push(session);
             } else {
@@ -396,9 +433,7 @@ impl Worker {
         }
         self.settle_unanswered(&actual);
         if self.connection.is_none() {
-            let connection = Connection::open(address, SESSION_MS).unwrap();
-            self.session = connection.session();
-            self.connection = Some(connection);
+            self.begin(Connection::open(address, SESSION_MS).unwrap());
         } else if self.rng.random_ratio(1, 6) {
             self.abandon(address);
         }
@@ -413,7 +448,7 @@ impl Worker {
         let writes: Vec<&Action> = unanswered.iter().filter(is_write).collect();
         self.counts.unanswered += writes.len() as u64;
         let mut candidate = self.known.clone();
-        let mut closed = false;
+        let mut closed = self.is_closed;
         let mut first_difference = None;
         for done in 0..=writes.len() {
             let mut checked = candidate.clone();
@@ -455,13 +490,15 @@ impl Worker {
             ..self.session
         };
         let resumed = Connection::resume(address, &short, self.last_zxid).unwrap();
-        assert!(resumed.is_some(), "{}: a live session resumes again", self.root);
+        assert!(
+            resumed.is_some(),
+            "{}: a live session resumes again",
+            self.root
+        );
         drop(resumed);
         self.abandoned.push(self.session.id.get());
         self.counts.abandoned += 1;
-        let connection = Connection::open(address, SESSION_MS).unwrap();
-        self.session = connection.session();
-        self.connection = Some(connection);
+        self.begin(Connection::open(address, SESSION_MS).unwrap());
     }
 
     /// Reads everything in the worker's folders. Sessions may expire meanwhile, so what is read twice
@@ -474,7 +511,11 @@ impl Worker {
             if tree.is_some() && tree == last {
                 return tree.unwrap_or_default();
             }
-            assert!(Instant::now() < deadline, "{}: the tree does not come to rest", self.root);
+            assert!(
+                Instant::now() < deadline,
+                "{}: the tree does not come to rest",
+                self.root
+            );
             last = tree;
         }
     }
@@ -489,7 +530,11 @@ impl Worker {
                 panic!("{folder}: {reply:?}");
             };
             let stat = reply.stat().unwrap();
-            assert_eq!(usize::try_from(stat.num_children), Ok(children.len()), "{folder}");
+            assert_eq!(
+                usize::try_from(stat.num_children),
+                Ok(children.len()),
+                "{folder}"
+            );
             tree.folders.insert(folder.clone(), stat);
             paths.extend(children.iter().map(|name| format!("{folder}/{name}")));
         }

@@ -74,7 +74,9 @@ impl Model {
 
     fn folder_of(&mut self, path: &str) -> &mut Folder {
         let (folder, _) = path.rsplit_once('/').unwrap();
-        self.folders.get_mut(folder).expect("the load stays in its folders")
+        self.folders
+            .get_mut(folder)
+            .expect("the load stays in its folders")
     }
 
     fn remove(&mut self, path: &str) {
@@ -124,7 +126,11 @@ impl Model {
     fn create(&mut self, create: &Create, session: i64, zxid: Option<i64>) -> Result<Done, i32> {
         let path = match create.flags & SEQUENTIAL {
             0 => create.path.clone(),
-            _ => format!("{}{:010}", create.path, self.folder_of(&create.path).created),
+            _ => format!(
+                "{}{:010}",
+                create.path,
+                self.folder_of(&create.path).created
+            ),
         };
         if self.entries.contains_key(&path) {
             return Err(NODE_EXISTS);
@@ -137,7 +143,11 @@ impl Model {
             version: 0,
             czxid: zxid,
             mzxid: zxid,
-            owner: if create.flags & EPHEMERAL == 0 { 0 } else { session },
+            owner: if create.flags & EPHEMERAL == 0 {
+                0
+            } else {
+                session
+            },
         };
         self.entries.insert(path.clone(), entry);
         Ok(Done::Created(path))
@@ -154,7 +164,10 @@ impl Model {
 
     /// Ends a session: its ephemerals go.
     pub(crate) fn end_session(&mut self, session: i64) {
-        let owned = self.entries.iter().filter(|(_, entry)| entry.owner == session);
+        let owned = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.owner == session);
         let owned: Vec<String> = owned.map(|(path, _)| path.clone()).collect();
         for path in owned {
             self.remove(&path);
@@ -166,7 +179,9 @@ impl Model {
         for (path, folder) in &self.folders {
             let found = actual.folders.get(path).map(|stat| stat.cversion);
             if found != Some(folder.changes) {
-                return Err(format!("{path} has cversion {found:?}, changed: {folder:?}"));
+                return Err(format!(
+                    "{path} has cversion {found:?}, changed: {folder:?}"
+                ));
             }
         }
         for path in actual.entries.keys() {

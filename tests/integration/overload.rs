@@ -4,21 +4,25 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use quorate_protocol::Request;
-use quorate_tests::client::{
-    Connection, Message, add_watch, create, exists, get_data, set_data,
-};
+use quorate_tests::client::{Connection, Message, add_watch, create, exists, get_data, set_data};
 
-use crate::harness::{Node, PATIENCE, Wrapper, say};
+use crate::harness::{Node, PATIENCE, Wrapper, say, skip, succeeds};
 
 const MIB: u64 = 1 << 20;
 
 fn serves(client: &mut Connection, when: &str) {
     let begun = Instant::now();
     for request in [Request::Ping, exists("/", false), set_data("/", b"", -1)] {
-        let reply = client.call(&request).unwrap_or_else(|error| panic!("{when}: {error}"));
+        let reply = client
+            .call(&request)
+            .unwrap_or_else(|error| panic!("{when}: {error}"));
         assert_eq!(reply.code(), 0, "{when}");
     }
-    assert!(begun.elapsed() < Duration::from_secs(10), "{when}: {:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{when}: {:?}",
+        begun.elapsed()
+    );
 }
 
 /// Waits until a connection that is not read from has been ended by the server. Writing shows it.
@@ -26,7 +30,11 @@ fn wait_until_ended(client: &mut Connection, node: &Node) {
     let deadline = Instant::now() + PATIENCE;
     let ping = quorate_tests::client::request_frame(-2, &Request::Ping);
     while client.send_raw(&ping).is_ok() {
-        assert!(Instant::now() < deadline, "still connected:\n{}", node.log_tail());
+        assert!(
+            Instant::now() < deadline,
+            "still connected:\n{}",
+            node.log_tail()
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -34,19 +42,28 @@ fn wait_until_ended(client: &mut Connection, node: &Node) {
 /// Reading stops before the bound: such a client is slowed down, and answered once it reads.
 #[test]
 fn a_client_that_asks_for_much_and_does_not_read_costs_little_and_is_answered_later() {
-    let node = Node::new().with("quorate.outboxBytesMax", "8388608").started();
+    let node = Node::new()
+        .with("quorate.outboxBytesMax", "8388608")
+        .started();
     let mut neighbour = node.connect();
-    neighbour.call(&create("/big", &vec![7; 1_000_000], 0)).unwrap();
+    neighbour
+        .call(&create("/big", &vec![7; 1_000_000], 0))
+        .unwrap();
     let before = node.resident_bytes();
     let mut deaf: Vec<Connection> = (0..8).map(|_| node.connect()).collect();
     for client in &mut deaf {
-        client.send_all(&vec![get_data("/big", false); 200]).unwrap();
+        client
+            .send_all(&vec![get_data("/big", false); 200])
+            .unwrap();
     }
     for _ in 0..20 {
         serves(&mut neighbour, "while eight do not read");
     }
     let grown = node.resident_bytes().saturating_sub(before);
-    say(&format!("eight unread times 200 MB asked for: {} MiB more", grown / MIB));
+    say(&format!(
+        "eight unread times 200 MB asked for: {} MiB more",
+        grown / MIB
+    ));
     assert!(grown < 250 * MIB, "{} MiB more", grown / MIB);
     let first = &mut deaf[0];
     for _ in 0..200 {
@@ -59,7 +76,9 @@ fn a_client_that_asks_for_much_and_does_not_read_costs_little_and_is_answered_la
 
 #[test]
 fn a_client_that_does_not_read_its_events_is_disconnected_at_the_bound() {
-    let node = Node::new().with("quorate.outboxBytesMax", "2097152").started();
+    let node = Node::new()
+        .with("quorate.outboxBytesMax", "2097152")
+        .started();
     let mut writer = node.connect();
     let name = "n".repeat(1_000);
     writer.call(&create(&format!("/{name}"), b"", 0)).unwrap();
@@ -77,11 +96,52 @@ fn a_client_that_does_not_read_its_events_is_disconnected_at_the_bound() {
     }
     wait_until_ended(&mut deaf, &node);
     let grown = node.resident_bytes().saturating_sub(before);
-    say(&format!("20,000 unread events of 1 KB: {} MiB more", grown / MIB));
+    say(&format!(
+        "20,000 unread events of 1 KB: {} MiB more",
+        grown / MIB
+    ));
     assert!(grown < 150 * MIB, "{} MiB more", grown / MIB);
     serves(&mut writer, "afterwards");
     // The session is not lost with the connection.
-    assert!(Connection::resume(node.address(), &deaf.session(), 0).unwrap().is_some());
+    assert!(
+        Connection::resume(node.address(), &deaf.session(), 0)
+            .unwrap()
+            .is_some()
+    );
+}
+
+/// What is asked for in one burst may be more than the bound: it is sent as it is read.
+#[test]
+fn a_burst_of_large_reads_is_answered_in_full_with_writes_in_between() {
+    let node = Node::new()
+        .with("quorate.outboxBytesMax", "8388608")
+        .started();
+    let mut client = node.connect();
+    client
+        .call(&create("/big", &vec![7; 1_000_000], 0))
+        .unwrap();
+    client.call(&create("/small", b"", 0)).unwrap();
+    let mut requests = vec![get_data("/big", false); 60];
+    requests.push(set_data("/small", b"x", 0));
+    requests.push(get_data("/small", false));
+    requests.extend(vec![get_data("/big", false); 4]);
+    requests.push(set_data("/big", &vec![8; 1_000_000], 0));
+    requests.extend(vec![get_data("/big", false); 60]);
+    client.send_all(&requests).unwrap();
+    for (number, request) in requests.iter().enumerate() {
+        let Message::Reply(reply) = client.receive().unwrap() else {
+            panic!("{number}: closed:\n{}", node.log_tail());
+        };
+        assert_eq!(reply.code(), 0, "{number}");
+        // A read never shows a write that was sent after it.
+        let version = i32::from(number == 61 || number > 66);
+        if let Some(stat) = reply
+            .stat()
+            .filter(|_| matches!(request, Request::GetData(_)))
+        {
+            assert_eq!(stat.version, version, "{number}");
+        }
+    }
 }
 
 #[test]
@@ -135,7 +195,10 @@ fn a_thousand_idle_connections_do_not_disturb_a_client() {
         serves(&mut client, "beside a thousand");
     }
     let grown = node.resident_bytes().saturating_sub(before);
-    say(&format!("1,000 idle sessions: opened in {took:.0?}, {} KiB each", grown / 1024 / 1_000));
+    say(&format!(
+        "1,000 idle sessions: opened in {took:.0?}, {} KiB each",
+        grown / 1024 / 1_000
+    ));
     assert!(grown < 64 * MIB, "{} MiB more", grown / MIB);
     assert!(took < Duration::from_secs(20), "{took:?}");
     for mut connection in idle {
@@ -164,8 +227,16 @@ fn opening_and_closing_many_sessions_does_not_disturb_a_client() {
             serves(&mut client, "beside the flood");
         }
     });
-    let children = client.call(&quorate_tests::client::get_children("/", false)).unwrap();
-    assert!(!children.children().unwrap().iter().any(|name| name.starts_with("e-")));
+    let children = client
+        .call(&quorate_tests::client::get_children("/", false))
+        .unwrap();
+    assert!(
+        !children
+            .children()
+            .unwrap()
+            .iter()
+            .any(|name| name.starts_with("e-"))
+    );
 }
 
 /// Whether the server closes a connection without giving it a session.
@@ -209,44 +280,90 @@ fn open_all(node: &Node, count: usize) -> Vec<Connection> {
     clients
 }
 
-/// Fault F30.
+/// Fault F30: strangers take what descriptors there are for them, and no more.
 #[test]
-fn out_of_file_descriptors_existing_clients_go_on_and_new_ones_are_served_later() {
+fn file_descriptors_that_strangers_use_up_are_not_those_of_the_log() {
     let mut node = Node::new().with_busy_storage();
     node.set_wrapper(Some(Wrapper {
-        program: ["sh", "-c", "ulimit -n 64; exec \"$@\"", "sh"].map(str::to_owned).to_vec(),
+        program: ["sh", "-c", "ulimit -n 96; exec \"$@\"", "sh"]
+            .map(str::to_owned)
+            .to_vec(),
         ..Wrapper::default()
     }));
     node.start();
     let mut client = node.connect();
     client.call(&create("/fd", b"", 0)).unwrap();
-    let mut others: Vec<Connection> = Vec::new();
-    // The system accepts for the server until its queue is full; none of these says a word.
-    for _ in 0..120 {
-        others.push(Connection::dial(node.address()).unwrap());
-    }
-    let descriptors = || {
-        std::fs::read_dir(format!("/proc/{}/fd", node.pid())).map_or(0, Iterator::count)
-    };
-    let deadline = Instant::now() + PATIENCE;
-    while descriptors() < 63 {
-        assert!(Instant::now() < deadline, "{} descriptors", descriptors());
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    // Snapshots and new segments need descriptors as well: enough writes for several of each.
-    for round in 0..3 {
-        let writes: Vec<Request> =
-            (0..300).map(|_| set_data("/fd", &vec![b'a'; 4_000], -1)).collect();
-        client.send_all(&writes).unwrap();
-        for _ in &writes {
-            let Message::Reply(reply) = client.receive().unwrap() else {
-                panic!("round {round}: closed:\n{}", node.log_tail());
-            };
-            assert_eq!(reply.code(), 0, "round {round}");
-        }
-        serves(&mut client, "without descriptors");
-    }
-    drop(others);
+    // None of these says a word.
+    let strangers: Vec<Connection> = (0..150)
+        .map(|_| Connection::dial(node.address()).unwrap())
+        .collect();
+    assert!(
+        is_turned_away(node.address()),
+        "150 connections of 96 descriptors"
+    );
+    write_much(&mut client, &node);
+    drop(strangers);
     open_all(&node, 1);
-    assert!(client.call(&Request::Ping).is_ok());
+    write_much(&mut client, &node);
+}
+
+/// The limit comes down while the server runs, below what it has open: nothing can be opened.
+#[test]
+fn out_of_file_descriptors_the_server_goes_on_and_recovers() {
+    let test = "out_of_file_descriptors_the_server_goes_on_and_recovers";
+    let node = Node::new().with_busy_storage().started();
+    let mut client = node.connect();
+    client.call(&create("/fd", b"", 0)).unwrap();
+    let pid = format!("--pid={}", node.pid());
+    if !succeeds("prlimit", &[&pid, "--nofile=5:20000"]) {
+        skip(test, "there is no prlimit");
+        return;
+    }
+    // Writes are taken as long as the log has room, and refused then; nothing ends.
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        assert!(
+            Instant::now() < deadline,
+            "the log finds room without descriptors"
+        );
+        let reply = client.call(&set_data("/fd", &[b'a'; 20_000], -1));
+        match reply
+            .unwrap_or_else(|error| panic!("{error}:\n{}", node.log_tail()))
+            .code()
+        {
+            0 => {}
+            code => {
+                assert_eq!(code, -1);
+                break;
+            }
+        }
+    }
+    assert_eq!(client.call(&get_data("/fd", false)).unwrap().code(), 0);
+    assert_eq!(client.call(&Request::Ping).unwrap().code(), 0);
+    assert!(succeeds("prlimit", &[&pid, "--nofile=20000:20000"]));
+    let deadline = Instant::now() + PATIENCE;
+    while client.call(&set_data("/fd", b"again", -1)).unwrap().code() != 0 {
+        assert!(
+            Instant::now() < deadline,
+            "writes stay refused:\n{}",
+            node.log_tail()
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    write_much(&mut client, &node);
+    open_all(&node, 1);
+}
+
+/// Enough for several snapshots and segments, each of which takes a descriptor.
+fn write_much(client: &mut Connection, node: &Node) {
+    let writes: Vec<Request> = (0..900)
+        .map(|_| set_data("/fd", &[b'a'; 4_000], -1))
+        .collect();
+    client.send_all(&writes).unwrap();
+    for number in 0..writes.len() {
+        let Message::Reply(reply) = client.receive().unwrap() else {
+            panic!("write {number}: closed:\n{}", node.log_tail());
+        };
+        assert_eq!(reply.code(), 0, "write {number}");
+    }
 }

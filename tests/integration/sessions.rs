@@ -36,16 +36,34 @@ fn a_silent_session_expires_after_its_timeout_and_not_much_later() {
         let mut events = [witness.next_event().unwrap(), witness.next_event().unwrap()];
         let expired = Instant::now();
         events.sort_by(|a, b| a.path.cmp(&b.path));
-        assert_eq!((events[0].kind, &*events[0].path), (EventType::NodeChildrenChanged, "/"));
-        assert_eq!((events[1].kind, &*events[1].path), (EventType::NodeDeleted, "/e"));
+        assert_eq!(
+            (events[0].kind, &*events[0].path),
+            (EventType::NodeChildrenChanged, "/")
+        );
+        assert_eq!(
+            (events[1].kind, &*events[1].path),
+            (EventType::NodeDeleted, "/e")
+        );
         assert_eq!(events[0].zxid, events[1].zxid, "one entry ends a session");
-        assert!(expired - before >= timeout, "{:?} is too early", expired - before);
+        assert!(
+            expired - before >= timeout,
+            "{:?} is too early",
+            expired - before
+        );
         let latest = timeout + TICK + TICK / 2 + SLACK;
-        assert!(expired - after <= latest, "{:?} is too late", expired - after);
+        assert!(
+            expired - after <= latest,
+            "{:?} is too late",
+            expired - after
+        );
         // The socket closes, and nothing is said.
         assert!(silent.read_to_close().unwrap().is_empty());
         let session = silent.session();
-        assert!(Connection::resume(node.address(), &session, 0).unwrap().is_none());
+        assert!(
+            Connection::resume(node.address(), &session, 0)
+                .unwrap()
+                .is_none()
+        );
         assert_eq!(witness.call(&exists("/e", false)).unwrap().code(), NO_NODE);
     }
 }
@@ -71,7 +89,9 @@ fn any_request_keeps_a_session_alive() {
                 while begun.elapsed() < timeout * 4 {
                     // No event to wait for: the point is to be silent for a part of the timeout.
                     std::thread::sleep(timeout / 4);
-                    client.call(&request).unwrap_or_else(|error| panic!("{name}: {error}"));
+                    client
+                        .call(&request)
+                        .unwrap_or_else(|error| panic!("{name}: {error}"));
                 }
             });
         }
@@ -101,7 +121,12 @@ fn resuming_closes_the_first_connection_and_its_late_writes_are_not_applied() {
         assert_eq!(now.stat().unwrap().version, stat.version, "round {round}");
         assert!(answered <= 50, "late writes were answered");
         assert_eq!(
-            second.call(&exists("/e", false)).unwrap().stat().unwrap().ephemeral_owner,
+            second
+                .call(&exists("/e", false))
+                .unwrap()
+                .stat()
+                .unwrap()
+                .ephemeral_owner,
             session.id.get()
         );
         first = second;
@@ -131,7 +156,11 @@ fn a_wrong_password_is_refused_and_leaves_the_live_connection_alone() {
             ..hello(5_000)
         };
         let answer = other.handshake(&request).unwrap().expect("it says no");
-        assert_eq!((answer.timeout_ms, answer.session_id), (0, None), "{password:?}");
+        assert_eq!(
+            (answer.timeout_ms, answer.session_id),
+            (0, None),
+            "{password:?}"
+        );
         assert_eq!(answer.password.as_bytes(), &[0; 16]);
         assert!(other.read_to_close().unwrap().is_empty());
         assert_eq!(client.call(&set_data("/e", b"", -1)).unwrap().code(), 0);
@@ -227,7 +256,9 @@ fn pipelined_reads_see_own_writes_and_zxids_rise() {
     let node = Node::new().started();
     let mut client = node.connect();
     client.call(&create("/own", b"", 0)).unwrap();
-    let values: Vec<Vec<u8>> = (0..200).map(|n| format!("value {n}").into_bytes()).collect();
+    let values: Vec<Vec<u8>> = (0..200)
+        .map(|n| format!("value {n}").into_bytes())
+        .collect();
     let requests: Vec<Request> = values
         .iter()
         .flat_map(|value| [set_data("/own", value, -1), get_data("/own", false)])
@@ -239,7 +270,10 @@ fn pipelined_reads_see_own_writes_and_zxids_rise() {
             let Message::Reply(reply) = client.receive().unwrap() else {
                 panic!("no reply");
             };
-            assert!(reply.zxid > last || kind == "get" && reply.zxid == last, "{reply:?}");
+            assert!(
+                reply.zxid > last || kind == "get" && reply.zxid == last,
+                "{reply:?}"
+            );
             last = reply.zxid;
             if kind == "get" {
                 assert_eq!(reply.data(), Some(&value[..]));
@@ -265,7 +299,9 @@ fn events_come_before_any_reply_that_shows_their_change() {
         });
         while known_version < 500 {
             // The watch is set while known_version is current; the event must come first.
-            reader.send_all(&[get_data("/w", false), get_data("/w", true)]).unwrap();
+            reader
+                .send_all(&[get_data("/w", false), get_data("/w", true)])
+                .unwrap();
             let mut armed = true;
             let mut replies = 0;
             while replies < 2 {
@@ -307,7 +343,10 @@ fn events_of_own_writes_come_before_the_reply() {
         match client.receive().unwrap() {
             Message::Event(event) => seen.push((event.kind, event.path, event.zxid)),
             Message::Reply(reply) => {
-                assert!(seen.iter().all(|(_, _, zxid)| *zxid == reply.zxid), "{seen:?}");
+                assert!(
+                    seen.iter().all(|(_, _, zxid)| *zxid == reply.zxid),
+                    "{seen:?}"
+                );
                 break;
             }
             Message::Closed => panic!("closed"),
@@ -317,7 +356,10 @@ fn events_of_own_writes_come_before_the_reply() {
     let seen: Vec<(EventType, &str)> = seen.iter().map(|(k, p, _)| (*k, &**p)).collect();
     assert_eq!(
         seen,
-        [(EventType::NodeChildrenChanged, "/"), (EventType::NodeCreated, "/own")]
+        [
+            (EventType::NodeChildrenChanged, "/"),
+            (EventType::NodeCreated, "/own")
+        ]
     );
 }
 
@@ -352,11 +394,24 @@ fn closing_answers_ends_and_ignores_what_follows() {
         })
         .collect();
     assert_eq!(shown, ["NodeDataChanged", "answer", "closed"]);
-    assert_eq!(witness.next_event().unwrap().kind, EventType::NodeDataChanged);
-    assert_eq!(witness.call(&exists("/mine", false)).unwrap().code(), NO_NODE);
-    assert_eq!(witness.call(&exists("/after", false)).unwrap().code(), NO_NODE);
+    assert_eq!(
+        witness.next_event().unwrap().kind,
+        EventType::NodeDataChanged
+    );
+    assert_eq!(
+        witness.call(&exists("/mine", false)).unwrap().code(),
+        NO_NODE
+    );
+    assert_eq!(
+        witness.call(&exists("/after", false)).unwrap().code(),
+        NO_NODE
+    );
     let session = client.session();
-    assert!(Connection::resume(node.address(), &session, 0).unwrap().is_none());
+    assert!(
+        Connection::resume(node.address(), &session, 0)
+            .unwrap()
+            .is_none()
+    );
 }
 
 #[test]
@@ -370,7 +425,10 @@ fn a_client_that_watches_its_own_ephemerals_hears_of_them_before_the_close_is_an
     client.send(&Request::CloseSession).unwrap();
     let seen = client.read_to_close().unwrap();
     let (last, events) = seen.split_last().unwrap();
-    assert!(matches!(last, Message::Reply(reply) if reply.code() == 0), "{seen:?}");
+    assert!(
+        matches!(last, Message::Reply(reply) if reply.code() == 0),
+        "{seen:?}"
+    );
     assert_eq!(events.len(), 3);
     for event in events {
         assert!(
@@ -387,7 +445,9 @@ fn a_session_that_others_close_while_it_is_idle_keeps_none_of_its_ephemerals() {
     for round in 0..30 {
         let mut client = node.connect();
         let path = format!("/r{round}");
-        client.send_all(&[create(&path, b"", EPHEMERAL), Request::CloseSession]).unwrap();
+        client
+            .send_all(&[create(&path, b"", EPHEMERAL), Request::CloseSession])
+            .unwrap();
         // Resuming while the close is on its way either comes first or finds no session.
         let resumed = Connection::resume(node.address(), &client.session(), 0).unwrap();
         if let Some(mut resumed) = resumed {
@@ -395,7 +455,11 @@ fn a_session_that_others_close_while_it_is_idle_keeps_none_of_its_ephemerals() {
             assert!(reply.is_ok_and(|reply| reply.code() == 0) || resumed.waiting() > 0);
         }
         witness.call(&sync("/")).unwrap();
-        assert_eq!(witness.call(&exists(&path, false)).unwrap().code(), NO_NODE, "{round}");
+        assert_eq!(
+            witness.call(&exists(&path, false)).unwrap().code(),
+            NO_NODE,
+            "{round}"
+        );
     }
 }
 
@@ -407,7 +471,9 @@ fn sync_answers_its_path_and_what_follows_is_as_new() {
     writer.call(&create("/s", b"", 0)).unwrap();
     for _ in 0..100 {
         let written = writer.call(&set_data("/s", b"", -1)).unwrap();
-        reader.send_all(&[sync("/anything"), get_data("/s", false)]).unwrap();
+        reader
+            .send_all(&[sync("/anything"), get_data("/s", false)])
+            .unwrap();
         let Message::Reply(synced) = reader.receive().unwrap() else {
             panic!("no reply");
         };
@@ -416,22 +482,37 @@ fn sync_answers_its_path_and_what_follows_is_as_new() {
         let Message::Reply(read) = reader.receive().unwrap() else {
             panic!("no reply");
         };
-        assert_eq!(read.stat().unwrap().version, written.stat().unwrap().version);
+        assert_eq!(
+            read.stat().unwrap().version,
+            written.stat().unwrap().version
+        );
     }
 }
 
 #[test]
 fn timeouts_are_granted_within_bounds_and_anew_when_resuming() {
     let node = Node::new().with("maxSessionTimeout", "9000").started();
-    for (asked, granted) in [(0, 200), (-5, 200), (199, 200), (5_000, 5_000), (i32::MAX, 9_000)] {
-        assert_eq!(node.connect_for(asked).session().timeout_ms, granted, "{asked}");
+    for (asked, granted) in [
+        (0, 200),
+        (-5, 200),
+        (199, 200),
+        (5_000, 5_000),
+        (i32::MAX, 9_000),
+    ] {
+        assert_eq!(
+            node.connect_for(asked).session().timeout_ms,
+            granted,
+            "{asked}"
+        );
     }
     let client = node.connect_for(4_000);
     let longer = quorate_tests::client::Session {
         timeout_ms: 8_000,
         ..client.session()
     };
-    let again = Connection::resume(node.address(), &longer, 0).unwrap().unwrap();
+    let again = Connection::resume(node.address(), &longer, 0)
+        .unwrap()
+        .unwrap();
     assert_eq!(again.session().timeout_ms, 8_000);
     assert_eq!(again.session().id, client.session().id);
 }

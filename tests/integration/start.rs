@@ -44,7 +44,10 @@ fn refuses(node: &mut Node, code: i32, words: &[&str]) -> String {
     let after = fingerprint_without_lock(node.data_dir());
     let differs = |path: &&PathBuf| before.get(*path) != after.get(*path);
     let changed: Vec<&PathBuf> = before.keys().chain(after.keys()).filter(differs).collect();
-    assert!(changed.is_empty(), "changed on disk: {changed:?}; it said: {line}");
+    assert!(
+        changed.is_empty(),
+        "changed on disk: {changed:?}; it said: {line}"
+    );
     line
 }
 
@@ -61,9 +64,7 @@ fn refusal(done: &Finished, code: i32, words: &[&str]) -> String {
 }
 
 /// The lock file holds the id of the last process that tried, and nothing of value.
-fn fingerprint_without_lock(
-    folder: &Path,
-) -> std::collections::BTreeMap<PathBuf, (u64, u64)> {
+fn fingerprint_without_lock(folder: &Path) -> std::collections::BTreeMap<PathBuf, (u64, u64)> {
     let mut found = fingerprint(folder);
     found.remove(&folder.join("lock"));
     found
@@ -80,7 +81,11 @@ fn files(node: &Node, suffix: &str) -> Vec<PathBuf> {
 }
 
 fn flip(path: &Path, offset: u64) {
-    let mut file = fs::File::options().read(true).write(true).open(path).unwrap();
+    let mut file = fs::File::options()
+        .read(true)
+        .write(true)
+        .open(path)
+        .unwrap();
     let mut byte = [0];
     file.seek(SeekFrom::Start(offset)).unwrap();
     file.read_exact(&mut byte).unwrap();
@@ -134,7 +139,11 @@ fn a_data_directory_in_use_is_refused_and_its_server_goes_on() {
     let done = run(command, "", PATIENCE).unwrap();
     let holder = format!("process {}", node.pid());
     let folder = node.data_dir().to_str().unwrap().to_owned();
-    refusal(&done, EXIT_DATA_DIRECTORY, &[&folder, "in use", &holder, "stop"]);
+    refusal(
+        &done,
+        EXIT_DATA_DIRECTORY,
+        &[&folder, "in use", &holder, "stop"],
+    );
     assert_eq!(client.call(&set_data("/a", b"2", 0)).unwrap().code(), 0);
 }
 
@@ -162,14 +171,21 @@ fn a_data_directory_that_cannot_be_written_is_refused() {
         .collect();
     let arguments: Vec<&str> = program[1..].iter().map(String::as_str).collect();
     if !succeeds(&program[0], &[&arguments[..], &["true"]].concat()) {
-        skip(test, "it takes root and mount namespaces to make a folder read-only");
+        skip(
+            test,
+            "it takes root and mount namespaces to make a folder read-only",
+        );
         return;
     }
     node.set_wrapper(Some(Wrapper {
         program,
         ..Wrapper::default()
     }));
-    refuses(&mut node, EXIT_DATA_DIRECTORY, &[&folder, "cannot write", "give"]);
+    refuses(
+        &mut node,
+        EXIT_DATA_DIRECTORY,
+        &[&folder, "cannot write", "give"],
+    );
     node.set_wrapper(None);
     node.start();
 }
@@ -187,7 +203,12 @@ fn files_of_a_newer_format_are_refused() {
     let segment = files(&node, ".log").pop().unwrap();
     let whole = fs::read(&segment).unwrap();
     set_version(&segment, SECTOR, 9);
-    let words = [name(&segment), "format version 9", "reads up to 1", "release"];
+    let words = [
+        name(&segment),
+        "format version 9",
+        "reads up to 1",
+        "release",
+    ];
     refuses(&mut node, EXIT_DATA_DIRECTORY, &words);
     fs::write(&segment, whole).unwrap();
     node.start();
@@ -200,12 +221,25 @@ fn a_flipped_bit_in_the_log_is_refused_with_file_and_place() {
     assert!(segments.len() > 2, "{segments:?}");
     for place in [SECTOR as u64 * 2 + 3, 300_000, 700_001] {
         flip(&segments[0], place);
-        let words = [name(&segments[0]), "damaged at byte", "Keep the files", "backup"];
+        let words = [
+            name(&segments[0]),
+            "damaged at byte",
+            "Keep the files",
+            "backup",
+        ];
         refuses(&mut node, EXIT_DATA_DIRECTORY, &words);
         flip(&segments[0], place);
     }
     node.start();
-    assert_eq!(node.connect().call(&get_data("/kept", false)).unwrap().stat().unwrap().version, 1_500);
+    assert_eq!(
+        node.connect()
+            .call(&get_data("/kept", false))
+            .unwrap()
+            .stat()
+            .unwrap()
+            .version,
+        1_500
+    );
 }
 
 #[test]
@@ -215,7 +249,11 @@ fn a_missing_log_segment_is_refused_by_name() {
     let aside = node.folder().join("aside");
     for segment in [&segments[0], &segments[1]] {
         fs::rename(segment, &aside).unwrap();
-        refuses(&mut node, EXIT_DATA_DIRECTORY, &[name(segment), "missing", "backup"]);
+        refuses(
+            &mut node,
+            EXIT_DATA_DIRECTORY,
+            &[name(segment), "missing", "backup"],
+        );
         fs::rename(&aside, segment).unwrap();
     }
     for segment in &segments {
@@ -245,7 +283,22 @@ fn files_of_another_server_are_refused() {
         fs::copy(files(&other, ".log").pop().unwrap(), &foreign).unwrap();
     }
     fs::copy(foreign, &segment).unwrap();
-    refuses(&mut node, EXIT_DATA_DIRECTORY, &[name(&segment), "belongs to", "check"]);
+    refuses(
+        &mut node,
+        EXIT_DATA_DIRECTORY,
+        &[name(&segment), "belongs to", "check"],
+    );
+}
+
+#[test]
+fn data_of_another_server_id_is_refused() {
+    let mut node = used_node();
+    fs::write(node.data_dir().join("myid"), "2").unwrap();
+    refuses(
+        &mut node,
+        EXIT_DATA_DIRECTORY,
+        &["belongs to server 1", "not to server 2", "check"],
+    );
 }
 
 #[test]
@@ -261,7 +314,10 @@ fn a_damaged_newest_snapshot_is_made_up_for_by_an_older_one_and_the_log() {
     assert_eq!(reply.stat().unwrap().version, 1_500);
     assert_eq!(reply.data().unwrap().len(), 3_000 + 1_499);
     let log = node.log_tail();
-    assert!(log.contains(name(newest)) && log.contains("damaged"), "it is reported: {log}");
+    assert!(
+        log.contains(name(newest)) && log.contains("damaged"),
+        "it is reported: {log}"
+    );
 }
 
 #[test]
@@ -274,7 +330,11 @@ fn damage_that_nothing_makes_up_for_is_refused() {
     // Without the beginning of the log, nobody can tell what was in the snapshots.
     let first_segment = node.data_dir().join(format!("{:016x}.log", 1));
     assert!(!first_segment.exists(), "the log was never cut");
-    refuses(&mut node, EXIT_DATA_DIRECTORY, &[".snap", "damaged at byte", "backup"]);
+    refuses(
+        &mut node,
+        EXIT_DATA_DIRECTORY,
+        &[".snap", "damaged at byte", "backup"],
+    );
     for snapshot in &snapshots {
         fs::remove_file(snapshot).unwrap();
     }
@@ -314,7 +374,12 @@ fn a_bad_value_in_zoo_cfg_is_refused_with_its_line() {
 
 #[test]
 fn exit_codes_differ() {
-    let mut codes = [EXIT_USAGE, EXIT_DATA_DIRECTORY, EXIT_BIND, crate::harness::EXIT_STORAGE];
+    let mut codes = [
+        EXIT_USAGE,
+        EXIT_DATA_DIRECTORY,
+        EXIT_BIND,
+        crate::harness::EXIT_STORAGE,
+    ];
     codes.sort_unstable();
     assert!(codes.windows(2).all(|pair| pair[0] != pair[1]));
 }

@@ -41,7 +41,10 @@ fn stop_under_load(test: &str, signal: &str) {
         });
         assert_eq!(status.code(), Some(0), "{status}");
         let took = node.start();
-        assert!(took < QUICK_START, "the start after an orderly stop took {took:?}");
+        assert!(
+            took < QUICK_START,
+            "the start after an orderly stop took {took:?}"
+        );
         for worker in &mut workers {
             worker.settle(address, &progress);
         }
@@ -73,7 +76,10 @@ fn stopping_while_starting_exits_with_0() {
             node.signal("TERM");
         };
         let by_signal = std::os::unix::process::ExitStatusExt::signal(&status);
-        assert!(status.code() == Some(0) || by_signal == Some(15), "{status}");
+        assert!(
+            status.code() == Some(0) || by_signal == Some(15),
+            "{status}"
+        );
     }
     node.start();
     let reply = node.connect().call(&get_data("/n1999", false)).unwrap();
@@ -110,6 +116,10 @@ fn clients_see_the_connection_end_and_resume_their_sessions_after_a_restart() {
         quorate_tests::client::Connection::resume(node.address(), &session, client.last_zxid)
             .unwrap()
             .expect("the session is alive");
-    let stat = again.call(&get_data("/mine", false)).unwrap().stat().unwrap();
+    let stat = again
+        .call(&get_data("/mine", false))
+        .unwrap()
+        .stat()
+        .unwrap();
     assert_eq!(stat.ephemeral_owner, session.id.get());
 }
