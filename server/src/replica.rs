@@ -29,6 +29,10 @@ use crate::clock::Clock;
 use crate::metrics::{Metrics, Tally};
 use crate::session_tracker::SessionTracker;
 
+/// Paths one connection may watch. At some 300 bytes each that is a third of a gigabyte; a client
+/// that wants more is disconnected rather than told a lie about what it watches.
+const WATCHES_PER_CONNECTION_MAX: usize = 1_000_000;
+
 /// A request that one server answers by itself.
 #[derive(Debug)]
 pub enum Ask {
@@ -95,8 +99,10 @@ pub struct Replica {
 }
 
 impl Replica {
+    /// `seed` keeps clients from choosing paths that collide in the watch table: it must be random.
     pub fn new(
         server: u64,
+        seed: u64,
         skip_acl: bool,
         state: State,
         sessions: Arc<SessionTracker>,
@@ -107,7 +113,7 @@ impl Replica {
             server,
             skip_acl,
             state: RwLock::new(state),
-            watches: Mutex::new(WatchTable::new()),
+            watches: Mutex::new(WatchTable::with_seed(seed)),
             outboxes: DashMap::new(),
             sessions,
             metrics,
@@ -178,10 +184,6 @@ impl Replica {
         self.outboxes.len()
     }
 
-    pub fn watch_count_of(&self, number: u64) -> usize {
-        self.watches.lock().count_of(number)
-    }
-
     /// Answers requests of one connection in their order, or parks them behind what it is still
     /// owed. Those that were parked for want of room come first.
     pub fn answer(&self, outbox: &Outbox, requests: &mut Vec<Local>) {
@@ -237,9 +239,11 @@ impl Replica {
     pub fn apply(&self, entries: impl IntoIterator<Item = Committed>) {
         let now_us = self.clock.monotonic_us();
         let mut tally = Tally::default();
+        let mut commits = 0;
         let mut state = self.state.write();
         let mut watches = self.watches.lock();
         for Committed { zxid, command } in entries {
+            commits += 1;
             let Some(command) = command else {
                 state.skip(zxid);
                 continue;
@@ -260,6 +264,7 @@ impl Replica {
         drop(watches);
         drop(state);
         self.metrics.add(&tally);
+        self.metrics.commits.fetch_add(commits, Relaxed);
         self.applied.notify_waiters();
     }
 
@@ -384,6 +389,13 @@ impl Replica {
         now_us: u64,
         tally: &mut Tally,
     ) {
+        if local.ask.touches_watches()
+            && let Some(watches) = &watches
+            && watches.count_of(outbox.number()) >= WATCHES_PER_CONNECTION_MAX
+        {
+            inner.end_with(End::AtOnce(Disconnect::TooManyWatches));
+            return;
+        }
         let zxid = state.last_zxid();
         let xid = match local.op {
             Some(OpCode::Ping) => Xid::PING,

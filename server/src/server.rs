@@ -116,6 +116,7 @@ impl Server {
         let sessions = Arc::new(SessionTracker::new(config.tick_ms.into()));
         let replica = Arc::new(Replica::new(
             server_id,
+            u64::from_le_bytes(random(&*randomness)),
             config.skip_acl,
             loaded.state,
             Arc::clone(&sessions),

@@ -311,7 +311,9 @@ fn file_descriptors_that_strangers_use_up_are_not_those_of_the_log() {
 #[test]
 fn out_of_file_descriptors_the_server_goes_on_and_recovers() {
     let test = "out_of_file_descriptors_the_server_goes_on_and_recovers";
-    let node = Node::new().with_busy_storage().started();
+    let node = Node::new()
+        .with("quorate.logSegmentBytes", "1048576")
+        .started();
     let mut client = node.connect();
     client.call(&create("/fd", b"", 0)).unwrap();
     let pid = format!("--pid={}", node.pid());

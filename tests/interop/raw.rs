@@ -10,6 +10,7 @@ mod multi;
 mod operations;
 mod paths;
 mod session;
+mod settings;
 mod watches;
 mod words;
 

@@ -6,31 +6,26 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use openraft::entry::RaftEntry;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 use quorate_protocol::Zxid;
-use quorate_state::{Command, State, StateView};
+use quorate_state::{Command, State};
 
 use super::admission::Admission;
 use super::compaction::Progress;
+use super::snapshot_io::Source;
 use super::types::{
     Entry, LogId, Snapshot, SnapshotData, SnapshotMeta, StoredMembership, TypeConfig,
 };
 use super::{Incarnation, snapshot_io};
-use crate::metrics::Metrics;
 use crate::replica::{Committed, Replica};
-use crate::storage::error::is_no_space;
 use crate::storage::snapshots::SnapshotStore;
 
 /// Entries applied under one lock: about half a millisecond of work.
 const CHUNK_ENTRIES: usize = 256;
-
-/// How often a snapshot is tried again for which there was no space: it may be large.
-const SPACE_RETRY: Duration = Duration::from_secs(10);
 
 /// Turns log indexes into zxids: `zxid = base + index`.
 ///
@@ -60,7 +55,6 @@ pub struct Applier {
     pub(super) replica: Arc<Replica>,
     pub(super) snapshots: SnapshotStore,
     pub(super) admission: Arc<Admission>,
-    pub(super) metrics: Arc<Metrics>,
     pub(super) incarnation: Incarnation,
     pub(super) progress: Arc<Progress>,
     pub(super) base: ZxidBase,
@@ -70,7 +64,7 @@ pub struct Applier {
 
 impl RaftStateMachine<TypeConfig> for Applier {
     type SnapshotData = SnapshotData;
-    type SnapshotBuilder = SnapshotWriter;
+    type SnapshotBuilder = NewestSnapshot;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
         Ok((self.last_applied, self.membership.clone()))
@@ -97,14 +91,8 @@ impl RaftStateMachine<TypeConfig> for Applier {
         Ok(())
     }
 
-    async fn get_snapshot_builder(&mut self) -> SnapshotWriter {
-        SnapshotWriter {
-            view: self.replica.view(),
-            last_applied: self.last_applied,
-            membership: self.membership.clone(),
-            snapshots: self.snapshots.clone(),
-            metrics: Arc::clone(&self.metrics),
-        }
+    async fn get_snapshot_builder(&mut self) -> NewestSnapshot {
+        NewestSnapshot(self.snapshots.clone())
     }
 
     async fn install_snapshot(
@@ -136,6 +124,15 @@ struct Chunk {
 }
 
 impl Applier {
+    /// What a snapshot of this moment is written from.
+    pub(super) fn snapshot_source(&self) -> Source {
+        Source {
+            view: self.replica.view(),
+            last_applied: self.last_applied,
+            membership: self.membership.clone(),
+        }
+    }
+
     fn add(&mut self, chunk: &mut Chunk, entry: Entry) -> Result<(), io::Error> {
         let log_id = entry.log_id();
         let zxid = self.base.zxid(log_id.index);
@@ -169,9 +166,6 @@ impl Applier {
         let count = chunk.entries.len() as u64;
         self.replica.apply(chunk.entries.drain(..));
         self.admission.release(chunk.own_commands, chunk.own_bytes);
-        self.metrics
-            .commits
-            .fetch_add(count, std::sync::atomic::Ordering::Relaxed);
         self.progress.on_applied(count, chunk.bytes);
         *chunk = Chunk {
             entries: std::mem::take(&mut chunk.entries),
@@ -180,44 +174,16 @@ impl Applier {
     }
 }
 
-/// Writes one snapshot, from a view that later entries do not change.
-pub struct SnapshotWriter {
-    view: StateView,
-    last_applied: Option<LogId>,
-    membership: StoredMembership,
-    snapshots: SnapshotStore,
-    metrics: Arc<Metrics>,
-}
+/// Hands the engine the newest snapshot on this disk. `compaction` has written it: there a full disk
+/// is no reason to stop, here every error is.
+pub struct NewestSnapshot(SnapshotStore);
 
-impl RaftSnapshotBuilder<TypeConfig> for SnapshotWriter {
+impl RaftSnapshotBuilder<TypeConfig> for NewestSnapshot {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
-        let mut is_waiting = false;
-        let snapshot = loop {
-            let written = snapshot_io::write(
-                self.view.clone(),
-                self.last_applied,
-                self.membership.clone(),
-                self.snapshots.clone(),
-            )
-            .await;
-            match written {
-                // An error ends the engine, and a full disk passes: reads go on meanwhile, and
-                // writes as long as the log has room.
-                Err(error) if is_no_space(&error) => {
-                    if !std::mem::replace(&mut is_waiting, true) {
-                        tracing::error!(%error, "no space for a snapshot; free some");
-                    }
-                    tokio::time::sleep(SPACE_RETRY).await;
-                }
-                written => break written?,
-            }
-        };
-        self.metrics
-            .snapshots
-            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        Ok(snapshot)
+        snapshot_io::newest(&self.0)?
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no snapshot was taken yet"))
     }
 }
 

@@ -29,7 +29,7 @@ use tokio_util::task::TaskTracker;
 pub use admission::Admission;
 
 use self::applier::Applier;
-use self::compaction::Progress;
+use self::compaction::{Compaction, Progress};
 use self::log_store::LogStore;
 use self::types::{LogId, PeerNode, Proposal, StoredMembership, TypeConfig};
 use crate::client_port::Disconnect;
@@ -122,6 +122,7 @@ pub struct Consensus {
     space: watch::Receiver<bool>,
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
+    compaction_failed: watch::Receiver<Option<String>>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -152,10 +153,9 @@ impl Consensus {
             base: parts
                 .replica
                 .inspect(|state: &State| applier::base_of(state, parts.last_applied)),
-            replica: parts.replica,
+            replica: Arc::clone(&parts.replica),
             snapshots: parts.snapshots.clone(),
             admission: parts.admission,
-            metrics: Arc::clone(&parts.metrics),
             incarnation: parts.incarnation,
             progress: Arc::clone(&progress),
             last_applied: parts.last_applied,
@@ -175,13 +175,17 @@ impl Consensus {
 
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        tasks.spawn(compaction::run(
-            raft.clone(),
+        let (failed, compaction_failed) = watch::channel(None);
+        let compaction = Compaction {
+            raft: raft.clone(),
+            replica: parts.replica,
             progress,
-            parts.snapshots,
-            parts.snapshots_kept,
-            stop.clone(),
-        ));
+            snapshots: parts.snapshots,
+            kept: parts.snapshots_kept,
+            metrics: Arc::clone(&parts.metrics),
+            failed,
+        };
+        tasks.spawn(compaction.run(stop.clone()));
         Ok(Self {
             raft,
             server: parts.server,
@@ -190,6 +194,7 @@ impl Consensus {
             space: parts.space,
             metrics: parts.metrics,
             clock: parts.clock,
+            compaction_failed,
             stop,
             tasks,
         })
@@ -285,12 +290,18 @@ impl Consensus {
         use openraft::async_runtime::watch::WatchReceiver;
 
         let mut metrics = self.raft.metrics();
+        let mut compaction_failed = self.compaction_failed.clone();
         loop {
             if let Err(fatal) = &metrics.borrow_watched().running_state {
                 return fatal.to_string();
             }
-            if metrics.changed().await.is_err() {
-                return "the Raft engine has ended".to_owned();
+            tokio::select! {
+                changed = metrics.changed() => if changed.is_err() {
+                    return "the Raft engine has ended".to_owned();
+                },
+                Ok(error) = compaction_failed.wait_for(Option::is_some) => {
+                    return error.clone().unwrap_or_default();
+                }
             }
         }
     }

@@ -3,7 +3,8 @@
 //! Writing and reading are done on threads that may block, from a view that later entries do not
 //! change. The membership stands beside the state, in MessagePack.
 
-use std::io::{self, Write};
+use std::error::Error;
+use std::io;
 
 use quorate_state::{State, StateView};
 
@@ -77,35 +78,62 @@ pub fn newest(snapshots: &SnapshotStore) -> Result<Option<Snapshot>, io::Error> 
     snapshots.newest_verified()?.map(describe).transpose()
 }
 
+/// Why no snapshot was written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// Passes when there is room again; the snapshots there are stay.
+    #[error("no room for a snapshot: {0}")]
+    NoSpace(String),
+    /// The disk can no longer be trusted.
+    #[error("a snapshot could not be written: {0}")]
+    Failed(String),
+}
+
+/// What a snapshot is written from: the state after the entry `last_applied`, and who was a member
+/// then.
+pub struct Source {
+    pub view: StateView,
+    pub last_applied: Option<LogId>,
+    pub membership: StoredMembership,
+}
+
 /// Writes a snapshot and reads it back. It counts once this has returned.
 ///
 /// # Errors
 ///
-/// The disk's, or the snapshot did not read back as it was written.
-pub async fn write(
-    view: StateView,
-    last_applied: Option<LogId>,
-    membership: StoredMembership,
-    snapshots: SnapshotStore,
-) -> Result<Snapshot, io::Error> {
-    let write = move || {
+/// [`WriteError`].
+pub async fn write(source: Source, snapshots: SnapshotStore) -> Result<(), WriteError> {
+    let write = move || -> Result<(), Box<dyn Error + Send + Sync>> {
         let info = SnapshotInfo {
-            last: last_applied.map(to_entry_id),
-            membership: rmp_serde::to_vec(&membership).map_err(io::Error::other)?,
+            last: source.last_applied.map(to_entry_id),
+            membership: rmp_serde::to_vec(&source.membership)?,
         };
         let mut writer = snapshots.begin(info)?;
-        view.write(&mut writer)
+        source
+            .view
+            .write(&mut writer)
             .map_err(|error| match writer.failure() {
                 // It tells a full disk, which passes, from what does not.
                 Some(failure) => failure.clone().into(),
-                None => io::Error::other(error),
+                None => Box::<dyn Error + Send + Sync>::from(error),
             })?;
-        writer.flush()?;
-        describe(writer.finish()?)
+        writer.finish()?;
+        Ok(())
     };
-    tokio::task::spawn_blocking(write)
+    let written = tokio::task::spawn_blocking(write)
         .await
-        .map_err(io::Error::other)?
+        .unwrap_or_else(|error| Err(error.into()));
+    written.map_err(|error| match is_no_space(&*error) {
+        true => WriteError::NoSpace(error.to_string()),
+        false => WriteError::Failed(error.to_string()),
+    })
+}
+
+/// Whether the disk said that it is full.
+fn is_no_space(error: &(dyn Error + Send + Sync + 'static)) -> bool {
+    error
+        .downcast_ref::<StorageError>()
+        .is_some_and(|error| error.is_no_space() || error.is_out_of_descriptors())
 }
 
 fn describe(file: SnapshotFile) -> Result<Snapshot, io::Error> {
