@@ -369,3 +369,72 @@ fn write_much(client: &mut Connection, node: &Node) {
         assert_eq!(reply.code(), 0, "write {number}");
     }
 }
+
+/// Fault F33: whoever was to read the log lines does not. The service goes on.
+#[test]
+fn a_log_that_nobody_reads_does_not_stop_the_server() {
+    let test = "a_log_that_nobody_reads_does_not_stop_the_server";
+    let mut node = Node::new();
+    let pipe = node.folder().join("log-pipe");
+    if !succeeds("mkfifo", &[pipe.to_str().unwrap()]) {
+        skip(test, "there is no mkfifo");
+        return;
+    }
+    // Open at both ends, so that nobody waits for the other side, and never read.
+    let unread = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(&pipe)
+        .unwrap();
+    let script = format!("exec \"$@\" 2>'{}'", pipe.display());
+    node.set_wrapper(Some(Wrapper {
+        program: ["sh", "-c", &script, "sh"].map(str::to_owned).to_vec(),
+        variables: vec![("QUORATE_LOG_LEVEL".to_owned(), "debug".to_owned())],
+    }));
+    node.start();
+    let mut client = node.connect();
+    // Each of these is worth some log lines; a pipe takes 64 KiB.
+    for _ in 0..1_500 {
+        drop(node.connect());
+    }
+    for _ in 0..20 {
+        serves(&mut client, "with an unread log");
+    }
+    node.signal("TERM");
+    assert_eq!(node.wait_exit(PATIENCE).code(), Some(0));
+    drop(unread);
+}
+
+/// ZOOKEEPER-4306: what a session's end deletes does not have to fit anywhere.
+#[test]
+fn closing_a_session_with_many_ephemerals_disturbs_nobody() {
+    const EPHEMERALS: usize = 20_000;
+    let node = Node::new().started();
+    let mut neighbour = node.connect();
+    let mut owner = node.connect();
+    let folder = format!("/{}", "long-name".repeat(20));
+    owner.call(&create(&folder, b"", 0)).unwrap();
+    let path = format!("{folder}/{}-", "ephemeral".repeat(20));
+    let creates = vec![create(&path, b"", 3); 1_000];
+    for _ in 0..EPHEMERALS / creates.len() {
+        owner.send_all(&creates).unwrap();
+        for _ in &creates {
+            assert!(matches!(owner.receive().unwrap(), Message::Reply(_)));
+        }
+    }
+    let mut watcher = node.connect();
+    watcher.call(&add_watch(&folder, true)).unwrap();
+    owner.send(&Request::CloseSession).unwrap();
+    for _ in 0..10 {
+        serves(&mut neighbour, "while the session ends");
+    }
+    let answers = owner.read_to_close().unwrap();
+    assert!(matches!(&answers[..], [Message::Reply(reply)] if reply.code() == 0));
+    let mut zxids = std::collections::BTreeSet::new();
+    for _ in 0..EPHEMERALS {
+        zxids.insert(watcher.next_event().unwrap().zxid);
+    }
+    assert_eq!(zxids.len(), 1, "all at one zxid");
+    let left = neighbour.call(&exists(&folder, false)).unwrap();
+    assert_eq!(left.stat().unwrap().num_children, 0);
+}
