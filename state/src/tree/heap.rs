@@ -75,6 +75,7 @@ impl Chunks {
     }
 
     /// The record, with whatever stands behind it in its chunk: records know their own length.
+    #[inline]
     pub(crate) fn get(&self, id: RecordId) -> &[u8] {
         match id.place() {
             Place::Small { chunk, offset } => &self.chunks[chunk][offset..],
