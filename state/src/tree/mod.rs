@@ -289,3 +289,6 @@ fn next_version(version: i32) -> i32 {
         next => next,
     }
 }
+
+#[cfg(test)]
+mod tests;
