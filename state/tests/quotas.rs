@@ -74,7 +74,7 @@ impl World {
     }
 
     fn data(&self, path: &str) -> Option<Vec<u8>> {
-        match self.read(Query::GetData {
+        match self.read(&Query::GetData {
             path: path.to_owned(),
         }) {
             Some(Response::Data { data, .. }) => Some(data.unwrap_or_default().into_owned()),
@@ -82,20 +82,20 @@ impl World {
         }
     }
 
-    fn read(&self, query: Query) -> Option<Response<'_>> {
+    fn read(&self, query: &Query) -> Option<Response<'_>> {
         let reader = Reader {
             identities: &[],
             session: self.session,
             skip_acl: true,
         };
-        self.state.read(&query, &reader).ok()
+        self.state.read(query, &reader).ok()
     }
 
     fn count(&self, path: &str) -> (usize, usize) {
         let Some(data) = self.data(path) else {
             return (0, 0);
         };
-        let Some(Response::Strings(children)) = self.read(Query::GetChildren {
+        let Some(Response::Strings(children)) = self.read(&Query::GetChildren {
             path: path.to_owned(),
         }) else {
             return (0, 0);
