@@ -10,6 +10,9 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{Exit, Failure};
 
+/// What is logged unless told otherwise. The Raft engine narrates every step at its own info level.
+const FILTER_DEFAULT: &str = "info,openraft=warn";
+
 const LEVEL: &str = "log-level";
 const FORMAT: &str = "log-format";
 
@@ -37,7 +40,7 @@ pub(crate) fn start(matches: &ArgMatches) -> Result<(), Failure> {
         .or_else(|| std::env::var(EnvFilter::DEFAULT_ENV).ok())
         .unwrap_or_default();
     let filter = if level.trim().is_empty() {
-        "info"
+        FILTER_DEFAULT
     } else {
         level.trim()
     };

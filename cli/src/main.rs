@@ -12,6 +12,10 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 
+/// Commands are made on one thread and freed on another, which the system's allocator is slow at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How the process ends. Scripts and supervisors rely on these numbers: do not renumber.
 ///
 /// 1 is left to what has no number of its own; a panic, which is a bug, aborts (SIGABRT).

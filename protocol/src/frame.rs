@@ -14,15 +14,24 @@ pub const LENGTH_BYTES: usize = 4;
 /// ZooKeeper's default for `jute.maxbuffer`: 0xfffff.
 pub const MAX_FRAME_BYTES_DEFAULT: usize = 0xf_ffff;
 
+/// Room that every unfinished frame gets at once. Most frames are smaller.
+const READ_AHEAD_BYTES: usize = 16 * 1024;
+
 /// Why a stream of bytes is no stream of frames.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
     /// The announced length is negative or above the limit.
     #[error("a frame announces {announced} bytes, the limit (jute.maxbuffer) is {limit}")]
-    BadLength { announced: i32, limit: usize },
+    BadLength {
+        /// As it stood in the stream.
+        announced: i32,
+        /// What the codec was made with.
+        limit: usize,
+    },
     /// A frame to send does not fit a length.
     #[error(transparent)]
     Encode(#[from] jute::Error),
+    /// Of the transport the codec is used on; the codec itself makes none.
     #[error(transparent)]
     Io(#[from] std::io::Error),
 }
@@ -59,9 +68,10 @@ impl FrameCodec {
             _ => return Err(bad_length),
         };
         if input.len() - LENGTH_BYTES < length {
-            // Room for the rest of this frame and no more: a stranger's word sizes this
-            // allocation, and the limit above bounds it.
-            input.reserve(LENGTH_BYTES + length - input.len());
+            // Room for the rest of this frame and no more, and no more than has really come: a
+            // stranger's word alone sizes no allocation.
+            let missing = LENGTH_BYTES + length - input.len();
+            input.reserve(missing.min(input.len().max(READ_AHEAD_BYTES)));
             return Ok(None);
         }
         input.advance(LENGTH_BYTES);

@@ -3,14 +3,16 @@
 //! The read-only byte at the end was added later: old clients leave it out, and some of them check
 //! the length of the answer. So the answer carries the byte exactly when the request did.
 
+use std::fmt;
+
 use bytes::{BufMut, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use crate::jute;
 use crate::types::{Password, SessionId, Zxid};
 
-/// Opens a connection, for a new session or to resume one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Opens a connection, for a new session or to resume one. `Debug` does not show the password.
+#[derive(Clone, PartialEq, Eq)]
 pub struct ConnectRequest {
     /// 0. ZooKeeper never looks at it.
     pub protocol_version: i32,
@@ -24,6 +26,18 @@ pub struct ConnectRequest {
     pub password: Option<bytes::Bytes>,
     /// Whether a read-only server will do; `None` when the byte was left out.
     pub read_only: Option<bool>,
+}
+
+impl fmt::Debug for ConnectRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectRequest")
+            .field("protocol_version", &self.protocol_version)
+            .field("last_zxid_seen", &self.last_zxid_seen)
+            .field("timeout_ms", &self.timeout_ms)
+            .field("session_id", &self.session_id)
+            .field("read_only", &self.read_only)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -77,10 +91,13 @@ impl ConnectRequest {
 /// Answers a [`ConnectRequest`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectResponse {
+    /// 0, whatever the client sent.
     pub protocol_version: i32,
     /// Milliseconds granted; 0 says that the session is unknown or has expired.
     pub timeout_ms: i32,
+    /// The session granted; `None` (0 on the wire) when there is none.
     pub session_id: Option<SessionId>,
+    /// What resumes the session on another connection.
     pub password: Password,
     /// `Some` exactly when the request had the byte.
     pub read_only: Option<bool>,

@@ -8,6 +8,8 @@
 //! Bytes come from strangers, so decoding never panics, never trusts an announced count, and
 //! reports what was wrong as [`jute::Error`].
 
+#![warn(missing_docs)]
+
 pub mod error_code;
 pub mod event;
 pub mod frame;

@@ -49,19 +49,28 @@ impl MultiHeader {
 /// A write or a condition inside a multi.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MultiOp {
+    /// Answered with the path only.
     Create(Create),
+    /// Answered with path and stat.
     Create2(Create),
+    /// Answered with path and stat.
     CreateContainer(Create),
+    /// Answered with path and stat.
     CreateTtl(CreateTtl),
+    /// Answered without a body.
     Delete(Delete),
+    /// Answered with the stat.
     SetData(SetData),
+    /// Answered without a body.
     Check(Check),
 }
 
 /// A read inside a multiRead. Its watch flag means nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReadOp {
+    /// Answered with data and stat.
     GetData(Watched),
+    /// Answered with the names.
     GetChildren(Watched),
 }
 
@@ -70,21 +79,32 @@ pub enum ReadOp {
 pub enum MultiResult<'a> {
     /// Of a plain create: some clients know no other result type.
     Create {
+        /// The path created, sequence number included.
         path: Cow<'a, str>,
     },
     /// Of create2, createContainer and createTTL.
     Create2 {
+        /// The path created, sequence number included.
         path: Cow<'a, str>,
+        /// The znode as it was created.
         stat: Stat,
     },
+    /// The znode is gone.
     Delete,
+    /// The znode as this operation left it, not as later ones did.
     SetData(Stat),
+    /// The condition held.
     Check,
+    /// Of getData in a multiRead.
     GetData {
+        /// `None` is null, which is not the same as empty.
         data: Option<Cow<'a, [u8]>>,
+        /// The znode's stat.
         stat: Stat,
     },
+    /// Of getChildren in a multiRead.
     GetChildren {
+        /// Names without the parent's path.
         children: Vec<Cow<'a, str>>,
     },
     /// `None` stands for 0: undone, because a later operation failed.

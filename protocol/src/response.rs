@@ -20,26 +20,34 @@ pub enum Response<'a> {
     Path(Cow<'a, str>),
     /// create2, createContainer, createTTL. The stat comes last: some clients read the path only.
     PathStat {
+        /// The path created, sequence number included.
         path: Cow<'a, str>,
+        /// The znode as it was created.
         stat: Stat,
     },
     /// exists, setData, setACL.
     Stat(Stat),
     /// getData and reconfig.
     Data {
+        /// `None` is null, which is not the same as empty.
         data: Option<Cow<'a, [u8]>>,
+        /// The znode's stat.
         stat: Stat,
     },
     /// getACL.
     Acl {
+        /// With the hashes of digests masked, unless the reader may change it.
         acl: Vec<AclEntry>,
+        /// The znode's stat.
         stat: Stat,
     },
     /// getChildren and getEphemerals.
     Strings(Vec<Cow<'a, str>>),
     /// getChildren2.
     Children {
+        /// Names without the parent's path, in no particular order.
         children: Vec<Cow<'a, str>>,
+        /// The znode's stat.
         stat: Stat,
     },
     /// getAllChildrenNumber.
@@ -48,7 +56,9 @@ pub enum Response<'a> {
     WatchAdded,
     /// whoAmI: pairs of scheme and user.
     Identities(Vec<(String, String)>),
+    /// sasl: what the mechanism answers.
     Sasl(Option<Bytes>),
+    /// multi and multiRead: one result per operation.
     Multi(Vec<MultiResult<'a>>),
 }
 

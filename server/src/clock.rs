@@ -46,7 +46,9 @@ impl Clock for SystemClock {
         // A clock before 1970 or after the year 292 million tells nothing useful either way.
         SystemTime::now()
             .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+            .map_or(0, |since| {
+                i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+            })
     }
 
     fn monotonic_us(&self) -> u64 {

@@ -1,3 +1,20 @@
 //! Everything that waits: sockets, the log, the Raft engine, clocks.
+//!
+//! [`Server::start`] builds each part and hands it its neighbours. Calls go from [`client_port`] to
+//! [`consensus`] to [`storage`], and come back only through [`replica`] and the outboxes.
 
+pub mod admin;
+pub mod client_port;
+pub mod clock;
 pub mod config;
+pub mod consensus;
+pub mod metrics;
+pub mod random;
+pub mod replica;
+pub mod session_tracker;
+pub mod storage;
+mod timers;
+
+mod server;
+
+pub use server::{Server, StartError};

@@ -47,16 +47,91 @@ impl Metrics {
         self.update_latency.reset();
     }
 
-    pub fn on_response(&self, bytes: usize) {
+    /// Adds what was counted on the side.
+    pub fn add(&self, tally: &Tally) {
+        let answers = tally.reads.count + tally.updates.count;
+        if answers == 0 {
+            return;
+        }
+        self.packets_sent.fetch_add(answers, Relaxed);
+        self.latency.add(&tally.reads);
+        self.latency.add(&tally.updates);
+        self.read_latency.add(&tally.reads);
+        self.update_latency.add(&tally.updates);
+        self.last_response_bytes
+            .store(tally.last_response_bytes, Relaxed);
+        self.max_response_bytes
+            .fetch_max(tally.max_response_bytes, Relaxed);
+        self.min_response_bytes
+            .fetch_min(tally.min_response_bytes, Relaxed);
+    }
+}
+
+/// Answers given in one critical section, counted without touching what other threads count in.
+#[derive(Clone, Copy, Debug)]
+pub struct Tally {
+    reads: Span,
+    updates: Span,
+    last_response_bytes: u64,
+    max_response_bytes: u64,
+    min_response_bytes: u64,
+}
+
+/// The times some answers took.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    count: u64,
+    sum_us: u64,
+    min_us: u64,
+    max_us: u64,
+}
+
+impl Span {
+    const NONE: Self = Self {
+        count: 0,
+        sum_us: 0,
+        min_us: u64::MAX,
+        max_us: 0,
+    };
+
+    fn record(&mut self, us: u64) {
+        self.count += 1;
+        self.sum_us += us;
+        self.min_us = self.min_us.min(us);
+        self.max_us = self.max_us.max(us);
+    }
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self {
+            reads: Span::NONE,
+            updates: Span::NONE,
+            last_response_bytes: 0,
+            max_response_bytes: 0,
+            min_response_bytes: u64::MAX,
+        }
+    }
+}
+
+impl Tally {
+    /// A request that this server answered by itself.
+    pub fn on_read(&mut self, us: u64, bytes: usize) {
+        self.reads.record(us);
+        self.on_response(bytes);
+    }
+
+    /// A request that went through the log.
+    pub fn on_update(&mut self, us: u64, bytes: usize) {
+        self.updates.record(us);
+        self.on_response(bytes);
+    }
+
+    fn on_response(&mut self, bytes: usize) {
         let bytes = bytes as u64;
-        self.last_response_bytes.store(bytes, Relaxed);
-        // Most responses are neither the largest nor the smallest: a load is cheaper than a swap.
-        if bytes > self.max_response_bytes.load(Relaxed) {
-            self.max_response_bytes.fetch_max(bytes, Relaxed);
-        }
-        if bytes < self.min_response_bytes.load(Relaxed) {
-            self.min_response_bytes.fetch_min(bytes, Relaxed);
-        }
+        self.last_response_bytes = bytes;
+        self.max_response_bytes = self.max_response_bytes.max(bytes);
+        self.min_response_bytes = self.min_response_bytes.min(bytes);
     }
 }
 
@@ -92,21 +167,14 @@ impl LatencyReading {
 }
 
 impl Latency {
-    pub fn record(&self, us: u64) {
-        self.record_many(1, us, us);
-    }
-
-    /// Records `count` requests that took `sum_us` together, and none more than `max_us`.
-    pub fn record_many(&self, count: u64, sum_us: u64, max_us: u64) {
-        if count == 0 {
+    fn add(&self, span: &Span) {
+        if span.count == 0 {
             return;
         }
-        self.count.fetch_add(count, Relaxed);
-        self.sum_us.fetch_add(sum_us, Relaxed);
-        if max_us > self.max_us.load(Relaxed) {
-            self.max_us.fetch_max(max_us, Relaxed);
-        }
-        let smallest = sum_us / count + 1;
+        self.count.fetch_add(span.count, Relaxed);
+        self.sum_us.fetch_add(span.sum_us, Relaxed);
+        self.max_us.fetch_max(span.max_us, Relaxed);
+        let smallest = span.min_us.saturating_add(1);
         let known = self.min_us_plus_one.load(Relaxed);
         if known == 0 || smallest < known {
             self.min_us_plus_one.store(smallest, Relaxed);
@@ -123,8 +191,56 @@ impl Latency {
     }
 
     fn reset(&self) {
-        for counter in [&self.count, &self.sum_us, &self.max_us, &self.min_us_plus_one] {
+        for counter in [
+            &self.count,
+            &self.sum_us,
+            &self.max_us,
+            &self.min_us_plus_one,
+        ] {
             counter.store(0, Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use super::{LatencyReading, Metrics, Tally};
+
+    #[test]
+    fn tallies_add_up() {
+        let metrics = Metrics::new();
+        let mut tally = Tally::default();
+        tally.on_read(10, 100);
+        tally.on_update(30, 20);
+        metrics.add(&tally);
+        metrics.add(&Tally::default());
+        let mut tally = Tally::default();
+        tally.on_read(50, 60);
+        metrics.add(&tally);
+        let all = LatencyReading {
+            count: 3,
+            sum_us: 90,
+            min_us: 10,
+            max_us: 50,
+        };
+        assert_eq!(metrics.latency.read(), all);
+        assert_eq!(metrics.read_latency.read().count, 2);
+        assert_eq!(metrics.update_latency.read().sum_us, 30);
+        assert_eq!(metrics.packets_sent.load(Relaxed), 3);
+        assert_eq!(metrics.min_response_bytes.load(Relaxed), 20);
+        assert_eq!(metrics.max_response_bytes.load(Relaxed), 100);
+        assert_eq!(metrics.last_response_bytes.load(Relaxed), 60);
+    }
+
+    #[test]
+    fn a_reset_forgets_latencies() {
+        let metrics = Metrics::new();
+        let mut tally = Tally::default();
+        tally.on_read(10, 100);
+        metrics.add(&tally);
+        metrics.reset();
+        assert_eq!(metrics.latency.read(), LatencyReading::default());
     }
 }

@@ -26,23 +26,39 @@ use tokio::sync::Notify;
 use crate::client_port::Disconnect;
 use crate::client_port::outbox::{End, Inner, Local, OpenSession, Outbox, Owed};
 use crate::clock::Clock;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Tally};
 use crate::session_tracker::SessionTracker;
+
+/// Paths one connection may watch. At some 300 bytes each that is a third of a gigabyte; a client
+/// that wants more is disconnected rather than told a lie about what it watches.
+const WATCHES_PER_CONNECTION_MAX: usize = 1_000_000;
 
 /// A request that one server answers by itself.
 #[derive(Debug)]
 pub enum Ask {
     /// A read, and the watch it leaves behind.
-    Read { query: Query, watch: bool },
+    Read {
+        query: Query,
+        watch: bool,
+    },
     /// An answer that needs nothing but its turn: ping, auth, whoAmI, sync after its barrier.
     Known(Response<'static>),
     /// A refusal that needs nothing but its turn.
     Refused(ErrorCode),
     /// As [`Ask::Refused`], and the connection ends.
     RefusedFinally(ErrorCode, Disconnect),
-    AddWatch { path: String, kind: WatchKind },
-    CheckWatches { path: String, kind: WatcherType },
-    RemoveWatches { path: String, kind: WatcherType },
+    AddWatch {
+        path: String,
+        kind: WatchKind,
+    },
+    CheckWatches {
+        path: String,
+        kind: WatcherType,
+    },
+    RemoveWatches {
+        path: String,
+        kind: WatcherType,
+    },
     SetWatches(Box<SetWatches2>),
 }
 
@@ -83,8 +99,10 @@ pub struct Replica {
 }
 
 impl Replica {
+    /// `seed` keeps clients from choosing paths that collide in the watch table: it must be random.
     pub fn new(
         server: u64,
+        seed: u64,
         skip_acl: bool,
         state: State,
         sessions: Arc<SessionTracker>,
@@ -95,7 +113,7 @@ impl Replica {
             server,
             skip_acl,
             state: RwLock::new(state),
-            watches: Mutex::new(WatchTable::new()),
+            watches: Mutex::new(WatchTable::with_seed(seed)),
             outboxes: DashMap::new(),
             sessions,
             metrics,
@@ -166,10 +184,6 @@ impl Replica {
         self.outboxes.len()
     }
 
-    pub fn watch_count_of(&self, number: u64) -> usize {
-        self.watches.lock().count_of(number)
-    }
-
     /// Answers requests of one connection in their order, or parks them behind what it is still
     /// owed.
     pub fn answer(&self, outbox: &Outbox, requests: &mut Vec<Local>) {
@@ -181,22 +195,38 @@ impl Replica {
         let mut watches = touches_watches.then(|| self.watches.lock());
         let mut inner = outbox.lock();
         let now_us = self.clock.monotonic_us();
+        let mut tally = Tally::default();
         for local in requests.drain(..) {
             inner.count_received(local.op, local.xid);
             if inner.owed_count() > 0 {
                 inner.owe(Owed::Local(local));
             } else {
-                self.give(&state, watches.as_deref_mut(), outbox, &mut inner, local, now_us);
+                self.give(
+                    &state,
+                    watches.as_deref_mut(),
+                    outbox,
+                    &mut inner,
+                    local,
+                    now_us,
+                    &mut tally,
+                );
             }
         }
+        drop(inner);
+        drop(watches);
+        drop(state);
+        self.metrics.add(&tally);
     }
 
     /// Applies committed entries in the order of the log.
     pub fn apply(&self, entries: impl IntoIterator<Item = Committed>) {
         let now_us = self.clock.monotonic_us();
+        let mut tally = Tally::default();
+        let mut commits = 0;
         let mut state = self.state.write();
         let mut watches = self.watches.lock();
         for Committed { zxid, command } in entries {
+            commits += 1;
             let Some(command) = command else {
                 state.skip(zxid);
                 continue;
@@ -204,10 +234,20 @@ impl Replica {
             let origin = command.origin.connection;
             let applied = state.apply(zxid, command);
             self.fire(&mut watches, zxid, &applied.changes);
-            self.reply(&state, &mut watches, zxid, origin, applied, now_us);
+            self.reply(
+                &state,
+                &mut watches,
+                zxid,
+                origin,
+                applied,
+                now_us,
+                &mut tally,
+            );
         }
         drop(watches);
         drop(state);
+        self.metrics.add(&tally);
+        self.metrics.commits.fetch_add(commits, Relaxed);
         self.applied.notify_waiters();
     }
 
@@ -229,6 +269,10 @@ impl Replica {
     }
 
     /// Tells the origin, if it is a connection of this server, and those a session event concerns.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one critical section's whole context"
+    )]
     fn reply(
         &self,
         state: &State,
@@ -237,6 +281,7 @@ impl Replica {
         origin: Connection,
         applied: Applied,
         now_us: u64,
+        tally: &mut Tally,
     ) {
         if let Some(event) = applied.session {
             self.on_session_event(event, origin);
@@ -244,7 +289,11 @@ impl Replica {
         if origin.server != self.server || origin.number == 0 {
             return;
         }
-        let Some(outbox) = self.outboxes.get(&origin.number).map(|entry| Arc::clone(&entry)) else {
+        let Some(outbox) = self
+            .outboxes
+            .get(&origin.number)
+            .map(|entry| Arc::clone(&entry))
+        else {
             return;
         };
         let mut inner = outbox.lock();
@@ -253,52 +302,42 @@ impl Replica {
                 greet(&mut inner, grant.as_ref(), read_only);
             }
             (Some(Owed::Write { xid, op, since_us }), Reply::Write(result)) => {
-                self.reply_write(&mut inner, xid, op, zxid, &result);
-                let latency = inner.count_answered(since_us, now_us);
-                self.metrics.latency.record(latency);
-                self.metrics.update_latency.record(latency);
+                let bytes = reply_write(&mut inner, xid, op, zxid, &result);
+                tally.on_update(inner.count_answered(since_us, now_us), bytes);
             }
             // Answers come in the order of proposals, so this is a connection whose session was
             // taken away in between; it must not hear an answer meant for another request.
             _ => inner.end_with(End::AtOnce(Disconnect::SessionMoved)),
         }
         while let Some(local) = inner.pop_local() {
-            self.give(state, Some(watches), &outbox, &mut inner, local, now_us);
+            self.give(
+                state,
+                Some(watches),
+                &outbox,
+                &mut inner,
+                local,
+                now_us,
+                tally,
+            );
         }
         outbox.signal(&mut inner);
-    }
-
-    fn reply_write(
-        &self,
-        inner: &mut Inner,
-        xid: Xid,
-        op: OpCode,
-        zxid: Zxid,
-        result: &Result<Response<'static>, OpError>,
-    ) {
-        let bytes = match result {
-            // ZooKeeper closes instead of answering: the client finds out when it reconnects.
-            Err(OpError::SessionMoved) => {
-                inner.end_with(End::AtOnce(Disconnect::SessionMoved));
-                return;
-            }
-            Err(error) => inner.push_reply(xid, zxid, Err(error.code())),
-            Ok(response) => inner.push_reply(xid, zxid, Ok(response)),
-        };
-        self.metrics.packets_sent.fetch_add(1, Relaxed);
-        self.metrics.on_response(bytes);
-        if op == OpCode::CloseSession {
-            inner.end_with(End::AfterFlush(Disconnect::SessionClosed));
-        }
     }
 
     fn on_session_event(&self, event: SessionEvent, origin: Connection) {
         self.sessions.on_event(&event, self.clock.monotonic_ms());
         match event {
-            SessionEvent::Attached { from: Some(from), connection, .. } if from != connection => {
+            SessionEvent::Attached {
+                from: Some(from),
+                connection,
+                ..
+            } if from != connection => {
                 self.cut(from, Disconnect::SessionMoved);
             }
-            SessionEvent::Ended { connection, expired, .. } if expired => {
+            SessionEvent::Ended {
+                connection,
+                expired,
+                ..
+            } if expired => {
                 self.metrics.sessions_expired.fetch_add(1, Relaxed);
                 self.cut(connection, Disconnect::SessionExpired);
             }
@@ -319,6 +358,10 @@ impl Replica {
     }
 
     /// Gives one answer whose turn has come.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one critical section's whole context"
+    )]
     fn give(
         &self,
         state: &State,
@@ -327,7 +370,15 @@ impl Replica {
         inner: &mut Inner,
         local: Local,
         now_us: u64,
+        tally: &mut Tally,
     ) {
+        if local.ask.touches_watches()
+            && let Some(watches) = &watches
+            && watches.count_of(outbox.number()) >= WATCHES_PER_CONNECTION_MAX
+        {
+            inner.end_with(End::AtOnce(Disconnect::TooManyWatches));
+            return;
+        }
         let zxid = state.last_zxid();
         let xid = match local.op {
             Some(OpCode::Ping) => Xid::PING,
@@ -372,11 +423,7 @@ impl Replica {
                 self.change_watches(state, watches, outbox.number(), inner, xid, ask)
             }
         };
-        self.metrics.packets_sent.fetch_add(1, Relaxed);
-        self.metrics.on_response(bytes);
-        let latency = inner.count_answered(local.since_us, now_us);
-        self.metrics.latency.record(latency);
-        self.metrics.read_latency.record(latency);
+        tally.on_read(inner.count_answered(local.since_us, now_us), bytes);
     }
 
     fn change_watches(
@@ -410,8 +457,8 @@ impl Replica {
                     watches,
                     number,
                     &request,
-                    |path| state.stat(path),
-                    &mut |kind, path| {
+                    |path: &str| state.stat(path),
+                    &mut |kind, path: &str| {
                         if self.may_hear(state, path, &identities) {
                             inner.push_event(Zxid::NONE, kind, path);
                         }
@@ -436,6 +483,29 @@ impl Replica {
     pub fn session_of(&self, outbox: &Outbox) -> Option<SessionId> {
         outbox.lock().session().map(|session| session.id)
     }
+}
+
+/// Queues the answer to a write, and returns its length in bytes.
+fn reply_write(
+    inner: &mut Inner,
+    xid: Xid,
+    op: OpCode,
+    zxid: Zxid,
+    result: &Result<Response<'static>, OpError>,
+) -> usize {
+    let bytes = match result {
+        // ZooKeeper closes instead of answering: the client finds out when it reconnects.
+        Err(OpError::SessionMoved) => {
+            inner.end_with(End::AtOnce(Disconnect::SessionMoved));
+            return 0;
+        }
+        Err(error) => inner.push_reply(xid, zxid, Err(error.code())),
+        Ok(response) => inner.push_reply(xid, zxid, Ok(response)),
+    };
+    if op == OpCode::CloseSession {
+        inner.end_with(End::AfterFlush(Disconnect::SessionClosed));
+    }
+    bytes
 }
 
 /// Answers a handshake.
@@ -465,7 +535,8 @@ fn greet(inner: &mut Inner, grant: Option<&SessionGrant>, read_only: Option<bool
 /// on a znode that is not there, whose watch waits for it.
 fn leave_watch(watches: &mut WatchTable, number: u64, query: &Query, error: Option<&OpError>) {
     match (query, error) {
-        (Query::Exists { path }, None | Some(OpError::NoNode)) | (Query::GetData { path }, None) => {
+        (Query::Exists { path }, None | Some(OpError::NoNode))
+        | (Query::GetData { path }, None) => {
             watches.add(number, path, WatchKind::Data);
         }
         (Query::GetChildren { path } | Query::GetChildren2 { path }, None) => {

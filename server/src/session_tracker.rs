@@ -149,3 +149,84 @@ impl SessionTracker {
         self.queue.lock().schedule(session, now_ms + timeout_ms);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use quorate_protocol::{SessionId, Zxid};
+    use quorate_state::{Connection, SessionEvent};
+
+    use super::{Overdue, SessionTracker};
+
+    const TICK_MS: u64 = 100;
+
+    fn id(id: i64) -> SessionId {
+        SessionId::new(id).expect("not zero")
+    }
+
+    fn attached(session: SessionId, timeout_ms: i32, at: i64) -> SessionEvent {
+        SessionEvent::Attached {
+            session,
+            connection: Connection::default(),
+            timeout_ms,
+            attached_at: Zxid(at),
+            from: None,
+        }
+    }
+
+    #[test]
+    fn a_silent_session_is_overdue_after_its_timeout_and_within_a_tick_more() {
+        let tracker = SessionTracker::new(TICK_MS);
+        tracker.on_event(&attached(id(1), 1000, 7), 50);
+        assert_eq!(tracker.overdue(1049), []);
+        let overdue = Overdue {
+            session: id(1),
+            attached_at: Zxid(7),
+        };
+        assert_eq!(tracker.overdue(1050 + TICK_MS), [overdue]);
+    }
+
+    #[test]
+    fn a_touch_gives_the_whole_timeout_again() {
+        let tracker = SessionTracker::new(TICK_MS);
+        tracker.on_event(&attached(id(1), 1000, 7), 0);
+        tracker.pulse(id(1)).expect("it is tracked").touch(900);
+        assert_eq!(tracker.overdue(1899), []);
+        assert_eq!(tracker.overdue(1900 + TICK_MS).len(), 1);
+    }
+
+    #[test]
+    fn an_expiry_that_does_not_come_about_is_found_overdue_again() {
+        let tracker = SessionTracker::new(TICK_MS);
+        tracker.on_event(&attached(id(1), 1000, 7), 0);
+        assert_eq!(tracker.overdue(2000).len(), 1);
+        assert_eq!(tracker.overdue(2000 + 1000 + TICK_MS).len(), 1);
+    }
+
+    #[test]
+    fn an_attach_keeps_the_pulse_that_an_older_connection_touches() {
+        let tracker = SessionTracker::new(TICK_MS);
+        tracker.on_event(&attached(id(1), 1000, 7), 0);
+        let pulse = tracker.pulse(id(1)).expect("it is tracked");
+        tracker.on_event(&attached(id(1), 2000, 8), 500);
+        pulse.touch(600);
+        assert_eq!(tracker.overdue(2599), []);
+        let overdue = tracker.overdue(2600 + TICK_MS);
+        assert_eq!(overdue[0].attached_at, Zxid(8));
+    }
+
+    #[test]
+    fn a_session_that_has_ended_is_never_overdue() {
+        let tracker = SessionTracker::new(TICK_MS);
+        tracker.on_event(&attached(id(1), 1000, 7), 0);
+        tracker.on_event(
+            &SessionEvent::Ended {
+                session: id(1),
+                connection: Connection::default(),
+                expired: false,
+            },
+            10,
+        );
+        assert_eq!(tracker.overdue(1_000_000), []);
+        assert!(tracker.pulse(id(1)).is_none());
+    }
+}

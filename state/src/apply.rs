@@ -35,7 +35,7 @@ impl State {
                 session,
                 password,
                 timeout_ms,
-            } => self.attach_session(zxid, origin, session, &password, timeout_ms),
+            } => self.attach_session(zxid, origin, session, &password.0, timeout_ms),
             Action::CloseSession { session } => self.close_session(zxid, origin, session),
             Action::ExpireSession {
                 session,

@@ -3,6 +3,7 @@
 //! A [`Command`] carries everything that decides its effect, the time included, so that replicas
 //! which apply it alike become alike. It is stored as one version byte and MessagePack.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -13,6 +14,9 @@ use serde::{Deserialize, Serialize};
 
 /// The version in front of every stored command.
 const VERSION: u8 = 1;
+
+/// About what a command takes beside the client's data, with one or two identities.
+const OVERHEAD_BYTES: usize = 160;
 
 /// One request, or one decision of the leader, in the order of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +58,8 @@ pub struct Rules {
     pub enforce_quota: bool,
     /// `extendedTypesEnabled=false`: TTL modes are not implemented.
     pub ttl_disabled: bool,
+    /// Clients may prove who they are by certificate, so ACLs may name them by it.
+    pub x509_enabled: bool,
 }
 
 /// What a command does.
@@ -65,8 +71,7 @@ pub enum Action {
     /// Gives an existing session to the origin's connection, and takes it from the one that had it.
     AttachSession {
         session: SessionId,
-        /// As the client sent it.
-        password: Bytes,
+        password: SentPassword,
         timeout_ms: i32,
     },
     /// The client ends its session.
@@ -90,6 +95,23 @@ pub enum Action {
         /// `znode.container.maxNeverUsedIntervalMs`; 0 spares containers that never had a child.
         never_used_ms: i64,
     },
+}
+
+/// A session password as a client sent it: any bytes. `Debug` does not show them.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SentPassword(pub Bytes);
+
+impl<T: Into<Bytes>> From<T> for SentPassword {
+    fn from(bytes: T) -> Self {
+        Self(bytes.into())
+    }
+}
+
+impl fmt::Debug for SentPassword {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SentPassword(..)")
+    }
 }
 
 /// A write as the client asked for it.
@@ -120,13 +142,14 @@ pub enum CommandError {
 }
 
 impl Command {
-    /// The stored form.
+    /// The stored form. `payload_bytes` is about how much of it is the client's data: a hint, so
+    /// that the buffer need not grow.
     ///
     /// # Errors
     ///
     /// [`CommandError::Encode`], which no command built from a decoded request meets.
-    pub fn encode(&self) -> Result<Bytes, CommandError> {
-        let mut out = BytesMut::with_capacity(256).writer();
+    pub fn encode(&self, payload_bytes: usize) -> Result<Bytes, CommandError> {
+        let mut out = BytesMut::with_capacity(OVERHEAD_BYTES + payload_bytes).writer();
         out.get_mut().put_u8(VERSION);
         self.serialize(&mut rmp_serde::Serializer::new(&mut out))?;
         Ok(out.into_inner().freeze())

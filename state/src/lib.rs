@@ -21,7 +21,7 @@ mod tree;
 mod watches;
 
 pub use applied::{Applied, Change, ChangeKind, Reply, SessionEvent, SessionGrant};
-pub use command::{Action, Command, CommandError, Connection, Origin, Rules, Write};
+pub use command::{Action, Command, CommandError, Connection, Origin, Rules, SentPassword, Write};
 pub use error::OpError;
 pub use expiry::ExpiryQueue;
 pub use read::{Query, Reader};

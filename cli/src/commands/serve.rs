@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, value_parser};
 use quorate_server::config::{Config, Override};
+use quorate_server::{Server, StartError};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{Exit, Failure, logging};
 
@@ -124,7 +126,7 @@ const SETTINGS: &[Setting] = &[
         variable: "QUORATE_REQUESTS_OUTSTANDING_MAX",
         key: "globalOutstandingLimit",
         value: "N",
-        help: "Requests under way [default: 1000]",
+        help: "Requests under way [default: 16384]",
     },
     Setting {
         heading: "Bounds",
@@ -165,7 +167,7 @@ const SETTINGS: &[Setting] = &[
         variable: "QUORATE_SNAPSHOT_ENTRIES",
         key: "snapCount",
         value: "N",
-        help: "Log entries between snapshots [default: 100000]",
+        help: "Log entries between snapshots [default: 1000000]",
     },
     Setting {
         heading: "Log and snapshots",
@@ -173,7 +175,7 @@ const SETTINGS: &[Setting] = &[
         variable: "QUORATE_SNAPSHOT_LOG_BYTES",
         key: "quorate.snapshotLogBytes",
         value: "BYTES",
-        help: "Log bytes between snapshots, 0 for any number [default: 4 GiB]",
+        help: "Log bytes between snapshots, 0 for any number [default: 256 MiB]",
     },
     Setting {
         heading: "Log and snapshots",
@@ -263,12 +265,74 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
 }
 
 /// Runs the server until a signal or a failure.
-///
-/// THE SERVER GOES HERE: start it from `config`, wait for SIGTERM, SIGINT or its end, shut down in
-/// order, and map what went wrong to `Exit::DataDirectory`, `Exit::Bind` or `Exit::Storage`.
 async fn serve(config: Config) -> Result<Exit, Failure> {
-    drop(config);
+    // Before the server is there: a signal during recovery must not kill it half-way.
+    let mut stop = Signals::new()?;
+    let started = tokio::select! {
+        started = Server::start(config) => started,
+        // Nothing has been acknowledged yet, so there is nothing to flush.
+        signal = stop.next() => {
+            tracing::info!(signal, "stopped while starting");
+            return Ok(Exit::Graceful);
+        }
+    };
+    let mut server = started.map_err(refuse_to_start)?;
+    tracing::info!(address = %server.client_address(), "serving clients");
+    let failure = tokio::select! {
+        failure = server.failed() => Some(failure),
+        signal = stop.next() => {
+            tracing::info!(signal, "stopping");
+            None
+        }
+    };
+    if let Some(failure) = failure {
+        // Whatever can be closed in order is in doubt now; what was acknowledged is on disk.
+        return Err(Failure::new(Exit::Storage, failure));
+    }
+    tokio::select! {
+        closed = server.shutdown() => {
+            closed.map_err(|error| Failure::new(Exit::Storage, error))?;
+            tracing::info!("stopped");
+        }
+        signal = stop.next() => tracing::warn!(signal, "stopped at once; the log was not closed"),
+    }
     Ok(Exit::Graceful)
+}
+
+fn refuse_to_start(error: StartError) -> Failure {
+    let exit = match &error {
+        StartError::Bind { .. } => Exit::Bind,
+        StartError::Storage(_) => Exit::DataDirectory,
+        StartError::Consensus(_) => Exit::Storage,
+    };
+    Failure::new(exit, error)
+}
+
+/// SIGTERM and SIGINT (Ctrl-C).
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let listen = |kind| {
+            signal(kind).map_err(|error| {
+                Failure::new(Exit::Other, format!("cannot listen for signals: {error}"))
+            })
+        };
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
 }
 
 /// What the command line and the environment say. clap has let flags win already.

@@ -13,6 +13,7 @@ pub struct Deserializer<'de> {
 }
 
 impl<'de> Deserializer<'de> {
+    /// Starts at the front of `input`.
     pub fn new(input: &'de [u8]) -> Self {
         Self { input }
     }

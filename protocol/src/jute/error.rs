@@ -7,7 +7,12 @@ use std::fmt::Display;
 pub enum Error {
     /// The input ended inside a record.
     #[error("the record ends early: {needed} more bytes expected, {left} left")]
-    Truncated { needed: usize, left: usize },
+    Truncated {
+        /// The bytes that the next item takes.
+        needed: usize,
+        /// The bytes that are there.
+        left: usize,
+    },
     /// A string or buffer length below -1.
     #[error("length {0} is negative")]
     NegativeLength(i32),

@@ -12,6 +12,7 @@ pub struct Serializer<'a> {
 }
 
 impl<'a> Serializer<'a> {
+    /// Appends to `out`.
     pub fn new(out: &'a mut BytesMut) -> Self {
         Self { out }
     }

@@ -16,17 +16,25 @@ use sha1::{Digest as _, Sha1};
 pub struct Perms(pub i32);
 
 impl Perms {
+    /// Read data, children and ACL.
     pub const READ: Self = Self(1);
+    /// Set data.
     pub const WRITE: Self = Self(2);
+    /// Create children.
     pub const CREATE: Self = Self(4);
+    /// Delete children. What is to be deleted has no say.
     pub const DELETE: Self = Self(8);
+    /// Set the ACL.
     pub const ADMIN: Self = Self(16);
+    /// All of the above.
     pub const ALL: Self = Self(31);
 
+    /// Whether they share a bit.
     pub fn intersects(self, other: Self) -> bool {
         self.0 & other.0 != 0
     }
 
+    /// The bits of both.
     #[must_use]
     pub fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
@@ -36,11 +44,14 @@ impl Perms {
 /// Somebody, by a scheme of authentication: what a connection has proved, or what an ACL names.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Id {
+    /// How the identity is known: `world`, `ip`, `digest`, ...
     pub scheme: String,
+    /// Who it is, in the scheme's own notation.
     pub id: String,
 }
 
 impl Id {
+    /// As given; nothing is checked.
     pub fn new(scheme: impl Into<String>, id: impl Into<String>) -> Self {
         Self {
             scheme: scheme.into(),
@@ -63,6 +74,7 @@ impl Id {
         Self::new("super", "")
     }
 
+    /// Whether no ACL applies to this identity.
     pub fn is_superuser(&self) -> bool {
         self.scheme == "super"
     }
@@ -77,23 +89,40 @@ impl Id {
 /// Shows a digest's user and not its hash: a hash can be attacked off line.
 impl fmt::Debug for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = match self.scheme.as_str() {
-            "digest" => self.id.split(':').next().unwrap_or_default(),
-            _ => &self.id,
-        };
-        write!(f, "{}:{shown}", self.scheme)
+        write!(f, "{}:{}", self.scheme, shown(&self.scheme, &self.id))
+    }
+}
+
+/// What may be shown of an id.
+fn shown<'a>(scheme: &str, id: &'a str) -> &'a str {
+    match scheme {
+        "digest" => id.split(':').next().unwrap_or_default(),
+        _ => id,
     }
 }
 
 /// An ACL entry as a client sends it. Some clients leave the id null with the scheme `auth`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AclEntry {
+    /// As sent: any number.
     pub perms: Perms,
+    /// `None` is null, which no znode's ACL can have.
     pub scheme: Option<String>,
+    /// `None` is null, which the scheme `auth` does not mind.
     pub id: Option<String>,
 }
 
+/// As [`Id`] shows it.
+impl fmt::Debug for AclEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = self.scheme.as_deref().unwrap_or("null");
+        let id = self.id.as_deref().unwrap_or("null");
+        write!(f, "{scheme}:{} {:?}", shown(scheme, id), self.perms)
+    }
+}
+
 impl AclEntry {
+    /// An entry as most clients send it, with nothing null.
     pub fn new(perms: Perms, scheme: &str, id: &str) -> Self {
         Self {
             perms,
@@ -121,6 +150,7 @@ impl From<Acl> for AclEntry {
 /// One entry of a znode's ACL: its scheme is known and its id is one the scheme accepts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Acl {
+    /// As sent: any number.
     pub perms: Perms,
     id: Id,
 }
@@ -140,12 +170,16 @@ impl Ord for Perms {
 /// An ACL that no znode can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidAcl {
+    /// A znode's ACL has at least one entry.
     #[error("the list is empty")]
     Empty,
+    /// Not `world`, `ip`, `digest`, `x509` or `auth`, or null.
     #[error("a scheme is unknown")]
     UnknownScheme,
+    /// The scheme does not accept the id.
     #[error("an id is not one its scheme accepts")]
     BadId,
+    /// `auth` stands for proved identities, and the connection has none.
     #[error("the scheme auth needs a connection that has authenticated")]
     NotAuthenticated,
 }
@@ -224,6 +258,7 @@ impl Acl {
         Ok(resolved)
     }
 
+    /// Who has the permissions.
     pub fn id(&self) -> &Id {
         &self.id
     }

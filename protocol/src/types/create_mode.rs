@@ -6,17 +6,24 @@ pub const TTL_MAX_MS: i64 = (1 << 40) - 1;
 /// How a znode is created: what it is, and whether the server numbers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CreateMode {
+    /// Stays until it is deleted.
     Persistent,
+    /// As `Persistent`, numbered.
     PersistentSequential,
+    /// Goes with the session that created it.
     Ephemeral,
+    /// As `Ephemeral`, numbered.
     EphemeralSequential,
     /// Deleted by the server some time after its last child went.
     Container,
     /// Deleted by the server when it was not set for this long and has no children.
     PersistentWithTtl {
+        /// How long it may go without being set, in milliseconds.
         ttl_ms: i64,
     },
+    /// As `PersistentWithTtl`, numbered.
     PersistentSequentialWithTtl {
+        /// How long it may go without being set, in milliseconds.
         ttl_ms: i64,
     },
 }
@@ -24,12 +31,16 @@ pub enum CreateMode {
 /// Flags and TTL that make no mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadFlags {
+    /// No mode has these flags.
     #[error("create flags {0} are unknown (0 to 6 are known)")]
     Unknown(i32),
+    /// Zero, negative, or above [`TTL_MAX_MS`].
     #[error("a TTL of {0} ms is out of range (1 to {TTL_MAX_MS})")]
     TtlOutOfRange(i64),
+    /// The mode has no time to live, and one was given.
     #[error("a TTL was given for a mode that has none")]
     UnexpectedTtl,
+    /// The mode has a time to live, and the request has no room for one.
     #[error("a TTL mode needs a TTL")]
     MissingTtl,
 }
@@ -64,6 +75,7 @@ impl CreateMode {
         }
     }
 
+    /// The number on the wire.
     pub fn flags(self) -> i32 {
         match self {
             Self::Persistent => 0,
@@ -76,6 +88,7 @@ impl CreateMode {
         }
     }
 
+    /// Whether the server appends a number to the path.
     pub fn is_sequential(self) -> bool {
         matches!(
             self,
@@ -85,10 +98,12 @@ impl CreateMode {
         )
     }
 
+    /// Whether the znode goes with its session.
     pub fn is_ephemeral(self) -> bool {
         matches!(self, Self::Ephemeral | Self::EphemeralSequential)
     }
 
+    /// The time to live, of the modes that have one.
     pub fn ttl_ms(self) -> Option<i64> {
         match self {
             Self::PersistentWithTtl { ttl_ms } | Self::PersistentSequentialWithTtl { ttl_ms } => {

@@ -10,16 +10,22 @@ pub struct ZnodePath(Box<str>);
 /// Why a string is no path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
+    /// There is nothing.
     #[error("a path may not be empty")]
     Empty,
+    /// It does not start with a slash.
     #[error("a path must start with /")]
     NotAbsolute,
+    /// It ends with a slash, and is not the root.
     #[error("a path may not end with /")]
     TrailingSlash,
+    /// Two slashes follow one another.
     #[error("a path may not have an empty component")]
     EmptyComponent,
+    /// A component is `.` or `..`.
     #[error("a path may not have . or .. as a component")]
     RelativeComponent,
+    /// One of the characters that ZooKeeper refuses.
     #[error("a path may not hold the character {0:?}")]
     Character(char),
 }
@@ -71,6 +77,7 @@ impl ZnodePath {
         }
     }
 
+    /// The whole path.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -89,6 +96,7 @@ impl ZnodePath {
         }
     }
 
+    /// Whether it is `/`.
     pub fn is_root(&self) -> bool {
         &*self.0 == "/"
     }

@@ -19,6 +19,7 @@ impl SessionId {
         (id != 0).then_some(Self(id))
     }
 
+    /// The number on the wire.
     pub fn get(self) -> i64 {
         self.0
     }
@@ -61,12 +62,15 @@ impl fmt::Debug for SessionId {
 pub struct Password([u8; Self::BYTES]);
 
 impl Password {
+    /// The length of every password.
     pub const BYTES: usize = 16;
 
+    /// The server draws the bytes; nothing here can.
     pub fn new(bytes: [u8; Self::BYTES]) -> Self {
         Self(bytes)
     }
 
+    /// For the wire and for storage only.
     pub fn as_bytes(&self) -> &[u8; Self::BYTES] {
         &self.0
     }

@@ -13,6 +13,7 @@ pub struct Stat {
     pub mzxid: Zxid,
     /// Milliseconds since 1970, by the leader's clock.
     pub ctime: i64,
+    /// When its data was last set; likewise.
     pub mtime: i64,
     /// How often the data was set.
     pub version: i32,
@@ -22,7 +23,9 @@ pub struct Stat {
     pub aversion: i32,
     /// The session an ephemeral belongs to; 0 for every other kind, containers and TTL included.
     pub ephemeral_owner: i64,
+    /// In bytes; 0 for null, too.
     pub data_length: i32,
+    /// How many children it has now.
     pub num_children: i32,
     /// The write that last added or removed a child.
     pub pzxid: Zxid,

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 pub struct Zxid(pub i64);
 
 impl Zxid {
+    /// Before the first write.
     pub const ZERO: Self = Self(0);
     /// In notifications that stand for no single transaction, and in replies to what the server
     /// does not implement.
@@ -32,9 +33,12 @@ impl fmt::Display for Zxid {
 pub struct Xid(pub i32);
 
 impl Xid {
+    /// In every notification.
     pub const NOTIFICATION: Self = Self(-1);
     /// In every reply to a ping, whatever xid the ping had.
     pub const PING: Self = Self(-2);
+    /// Of auth packets, in most clients.
     pub const AUTH: Self = Self(-4);
+    /// Of setWatches, in the C client.
     pub const SET_WATCHES: Self = Self(-8);
 }

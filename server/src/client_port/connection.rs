@@ -229,15 +229,7 @@ impl Connection {
                     self.pulse = self.port.sessions.pulse(session);
                     self.phase = Phase::Open(session);
                 }
-                Phase::Open(session) => {
-                    if self.held.is_some() || self.end.is_some() || !self.has_room() {
-                        return Ok(());
-                    }
-                    let Some(frame) = self.next_frame()? else {
-                        return Ok(());
-                    };
-                    self.on_request(session, &frame).await?;
-                }
+                Phase::Open(session) => return self.process_requests(session).await,
                 Phase::Closing => {
                     self.input.clear();
                     return Ok(());
@@ -246,9 +238,42 @@ impl Connection {
         }
     }
 
-    fn has_room(&self) -> bool {
-        let owed = self.outbox.lock().owed_count() + self.locals.len();
-        owed < self.port.limits.requests_per_connection_max
+    async fn process_requests(&mut self, session: SessionId) -> Result<(), Disconnect> {
+        let owed = self.outbox.lock().owed_count();
+        let room = self
+            .port
+            .limits
+            .requests_per_connection_max
+            .saturating_sub(owed);
+        let mut received = 0;
+        let mut result = Ok(());
+        while received < room
+            && self.held.is_none()
+            && self.end.is_none()
+            && self.phase == Phase::Open(session)
+        {
+            let frame = match self.next_frame() {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break,
+                Err(reason) => {
+                    result = Err(reason);
+                    break;
+                }
+            };
+            received += 1;
+            result = self.on_request(session, &frame).await;
+            if result.is_err() {
+                break;
+            }
+        }
+        if self.phase == Phase::Closing {
+            self.input.clear();
+        }
+        self.port
+            .metrics
+            .packets_received
+            .fetch_add(received as u64, Relaxed);
+        result
     }
 
     fn next_frame(&mut self) -> Result<Option<BytesMut>, Disconnect> {
@@ -265,7 +290,8 @@ impl Connection {
         let Some(word) = four_letter::Word::parse(word) else {
             return Ok(false);
         };
-        let Some(answer) = four_letter::answer(&self.port, word, &self.input[LENGTH_BYTES..]) else {
+        let Some(answer) = four_letter::answer(&self.port, word, &self.input[LENGTH_BYTES..])
+        else {
             // More of the command is to come.
             return Ok(true);
         };
@@ -278,7 +304,12 @@ impl Connection {
     async fn open_session(&mut self, frame: &[u8]) -> Result<(), Disconnect> {
         let connect = ConnectRequest::decode(frame).map_err(|_| Disconnect::Malformed)?;
         let patience = self.port.limits.behind_patience;
-        if !self.port.replica.wait_applied(connect.last_zxid_seen, patience).await {
+        if !self
+            .port
+            .replica
+            .wait_applied(connect.last_zxid_seen, patience)
+            .await
+        {
             return Err(Disconnect::ServerBehind);
         }
         let timeout_ms = self.port.limits.grant_timeout(connect.timeout_ms);
@@ -289,7 +320,7 @@ impl Connection {
             },
             Some(session) => Action::AttachSession {
                 session,
-                password: connect.password.unwrap_or_default(),
+                password: connect.password.unwrap_or_default().into(),
                 timeout_ms,
             },
         };
@@ -297,18 +328,14 @@ impl Connection {
             return Err(Disconnect::NoSpace);
         }
         self.phase = Phase::Opening;
-        self.port
-            .metrics
-            .connections_accepted
-            .fetch_add(1, Relaxed);
+        self.port.metrics.connections_accepted.fetch_add(1, Relaxed);
         let owed = Owed::Handshake {
             read_only: connect.read_only,
         };
-        self.propose(owed, action).await
+        self.propose(owed, action, frame.len()).await
     }
 
     async fn on_request(&mut self, session: SessionId, frame: &[u8]) -> Result<(), Disconnect> {
-        self.port.metrics.packets_received.fetch_add(1, Relaxed);
         let header: RequestHeader = jute::decode(frame).map_err(|_| Disconnect::Malformed)?;
         let xid = header.xid;
         let Some(op) = OpCode::from_code(header.op) else {
@@ -328,10 +355,10 @@ impl Connection {
         };
         match route(request) {
             Route::Local(ask) => self.push_local(xid, Some(op), ask),
-            Route::Log(write) => self.write(session, xid, op, write).await?,
+            Route::Log(write) => self.write(session, xid, op, write, frame.len()).await?,
             Route::CloseSession => {
                 self.phase = Phase::Closing;
-                self.propose_request(xid, op, Action::CloseSession { session })
+                self.propose_request(xid, op, Action::CloseSession { session }, 0)
                     .await?;
             }
             Route::Barrier(response) => {
@@ -357,7 +384,13 @@ impl Connection {
         xid: Xid,
         op: OpCode,
         write: Write,
+        payload_bytes: usize,
     ) -> Result<(), Disconnect> {
+        if matches!(write, Write::Reconfig(_)) && self.port.config.reconfig_enabled {
+            // One server has no members to change, as in ZooKeeper's standalone mode.
+            self.push_local(xid, Some(op), Ask::Refused(ErrorCode::Unimplemented));
+            return Ok(());
+        }
         if !self.port.consensus.has_space() {
             self.push_local(xid, Some(op), Ask::Refused(ErrorCode::SystemError));
             return Ok(());
@@ -367,7 +400,7 @@ impl Connection {
             identities: Arc::clone(&self.identities),
             write,
         };
-        self.propose_request(xid, op, action).await
+        self.propose_request(xid, op, action, payload_bytes).await
     }
 
     async fn propose_request(
@@ -375,22 +408,30 @@ impl Connection {
         xid: Xid,
         op: OpCode,
         action: Action,
+        payload_bytes: usize,
     ) -> Result<(), Disconnect> {
         let since_us = self.port.clock.monotonic_us();
-        self.propose(Owed::Write { xid, op, since_us }, action)
+        self.propose(Owed::Write { xid, op, since_us }, action, payload_bytes)
             .await
     }
 
     /// Puts a command on its ordered way to the log. The answer is noted as owed first: it may come
     /// before this returns.
-    async fn propose(&mut self, owed: Owed, action: Action) -> Result<(), Disconnect> {
+    async fn propose(
+        &mut self,
+        owed: Owed,
+        action: Action,
+        payload_bytes: usize,
+    ) -> Result<(), Disconnect> {
         // Requests before this one are answered, or owed, before it.
         self.answer_locals();
         let command = self
             .port
             .consensus
             .command(self.outbox.number(), self.sequence, action);
-        let proposal = command.encode().map_err(|_| Disconnect::Malformed)?;
+        let proposal = command
+            .encode(payload_bytes)
+            .map_err(|_| Disconnect::Malformed)?;
         self.sequence += 1;
         {
             let mut inner = self.outbox.lock();
@@ -436,7 +477,9 @@ impl Connection {
     /// Adds to what the client has proved, or refuses and ends the connection.
     fn authenticate(&mut self, auth: &request::Auth) -> Ask {
         let proved = match auth.scheme.as_deref() {
-            Some("digest") => self.port.digest_identities(auth.auth.as_deref().unwrap_or_default()),
+            Some("digest") => self
+                .port
+                .digest_identities(auth.auth.as_deref().unwrap_or_default()),
             // An address is known without proof; asking for it changes nothing.
             Some("ip") => Vec::new(),
             _ => {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use super::Disconnect;
 use super::connection::Connection;
 use super::outbox::Outbox;
+use crate::admin::four_letter::TRACE_MASK_DEFAULT;
 use crate::clock::Clock;
 use crate::config::{Config, Secret};
 use crate::consensus::{Admission, Consensus};
@@ -70,6 +71,27 @@ impl Limits {
     }
 }
 
+/// Opens the socket clients connect to.
+///
+/// # Errors
+///
+/// The operating system's, a port in use for one.
+pub fn bind(config: &Config) -> io::Result<TcpListener> {
+    let address = config.client_address;
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // A restart must not wait for connections of the last run to time out.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(
+        config
+            .client_listen_backlog
+            .map_or(BACKLOG_DEFAULT, Into::into),
+    )
+}
+
 /// What all client connections share.
 pub struct ClientPort {
     pub config: Config,
@@ -81,6 +103,8 @@ pub struct ClientPort {
     pub metrics: Arc<Metrics>,
     pub clock: Arc<dyn Clock>,
     pub randomness: Arc<dyn Randomness>,
+    /// What the `gtmk` and `stmk` commands show and set.
+    pub trace_mask: AtomicI64,
     super_digest: Option<Secret>,
     connection_numbers: AtomicU64,
     addresses: Mutex<HashMap<IpAddr, u32>>,
@@ -93,7 +117,10 @@ impl fmt::Debug for ClientPort {
 }
 
 impl ClientPort {
-    #[expect(clippy::too_many_arguments, reason = "called once, where everything is wired up")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "called once, where everything is wired up"
+    )]
     pub fn new(
         config: Config,
         replica: Arc<Replica>,
@@ -108,6 +135,7 @@ impl ClientPort {
             limits: Limits::new(&config),
             super_digest: config.super_digest.clone(),
             connection_numbers: AtomicU64::new(consensus.incarnation().first_connection()),
+            trace_mask: AtomicI64::new(TRACE_MASK_DEFAULT),
             config,
             replica,
             consensus,
@@ -118,24 +146,6 @@ impl ClientPort {
             randomness,
             addresses: Mutex::new(HashMap::new()),
         }
-    }
-
-    /// Opens the socket clients connect to.
-    ///
-    /// # Errors
-    ///
-    /// The operating system's, a port in use for one.
-    pub fn bind(&self) -> io::Result<TcpListener> {
-        let address = self.config.client_address;
-        let socket = match address {
-            SocketAddr::V4(_) => TcpSocket::new_v4()?,
-            SocketAddr::V6(_) => TcpSocket::new_v6()?,
-        };
-        // A restart must not wait for connections of the last run to time out.
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        let backlog = self.config.client_listen_backlog;
-        socket.listen(backlog.map_or(BACKLOG_DEFAULT, Into::into))
     }
 
     /// Accepts and serves clients until `stop`, then until every connection has ended.
@@ -196,7 +206,12 @@ impl ClientPort {
         }
         let number = self.connection_numbers.fetch_add(1, Relaxed);
         let now_ms = self.clock.wall_ms();
-        let outbox = Arc::new(Outbox::new(number, peer, self.limits.outbox_bytes_max, now_ms));
+        let outbox = Arc::new(Outbox::new(
+            number,
+            peer,
+            self.limits.outbox_bytes_max,
+            now_ms,
+        ));
         self.replica.register(Arc::clone(&outbox));
         let connection = Connection::new(Arc::clone(self), outbox);
         let stop = stop.clone();
@@ -233,11 +248,17 @@ impl Place {
         let limits = &port.limits;
         let mut addresses = port.addresses.lock();
         let taken = addresses.get(&address).copied().unwrap_or(0);
-        if limits.connections_per_address_max.is_some_and(|max| taken >= max) {
+        if limits
+            .connections_per_address_max
+            .is_some_and(|max| taken >= max)
+        {
             return None;
         }
         let all: u64 = addresses.values().map(|count| u64::from(*count)).sum();
-        if limits.connections_max.is_some_and(|max| all >= u64::from(max)) {
+        if limits
+            .connections_max
+            .is_some_and(|max| all >= u64::from(max))
+        {
             return None;
         }
         addresses.insert(address, taken + 1);

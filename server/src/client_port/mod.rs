@@ -36,6 +36,8 @@ pub enum Disconnect {
     UnknownOperation,
     #[error("the client does not read what it is sent")]
     SlowReader,
+    #[error("the client watches more paths than one connection may")]
+    TooManyWatches,
     #[error("an answer does not fit a frame")]
     ResponseTooLarge,
     #[error("the socket failed")]

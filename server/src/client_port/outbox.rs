@@ -330,3 +330,112 @@ impl Inner {
         self.frames.len() - before
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use quorate_protocol::{ErrorCode, EventType, OpCode, Response, Xid, Zxid};
+
+    use super::{End, Local, Outbox, Owed};
+    use crate::client_port::Disconnect;
+    use crate::replica::Ask;
+
+    const BYTES_MAX: usize = 1000;
+
+    fn outbox() -> Outbox {
+        Outbox::new(1, ([127, 0, 0, 1], 4000).into(), BYTES_MAX, 0)
+    }
+
+    fn local(outbox: &Outbox, xid: i32) -> Owed {
+        Owed::Local(Local {
+            xid: Xid(xid),
+            op: Some(OpCode::Ping),
+            since_us: 0,
+            identities: outbox.lock().identities().clone(),
+            ask: Ask::Known(Response::Empty),
+        })
+    }
+
+    #[test]
+    fn what_follows_a_write_waits_for_it() {
+        let outbox = outbox();
+        let mut inner = outbox.inner.lock();
+        inner.owe(Owed::Write {
+            xid: Xid(1),
+            op: OpCode::Create,
+            since_us: 0,
+        });
+        drop(inner);
+        let behind = local(&outbox, 2);
+        let mut inner = outbox.lock();
+        inner.owe(behind);
+        assert!(inner.pop_local().is_none(), "the write comes first");
+        assert!(matches!(
+            inner.pop_owed(),
+            Some(Owed::Write { xid: Xid(1), .. })
+        ));
+        assert_eq!(inner.pop_local().map(|local| local.xid), Some(Xid(2)));
+        assert!(inner.pop_local().is_none());
+    }
+
+    #[test]
+    fn a_client_that_does_not_read_is_cut_off_at_the_bound() {
+        let outbox = outbox();
+        let mut inner = outbox.lock();
+        let event = "/p".repeat(200);
+        inner.push_event(Zxid(1), EventType::NodeCreated, &event);
+        inner.push_event(Zxid(1), EventType::NodeCreated, &event);
+        inner.push_event(Zxid(1), EventType::NodeCreated, &event);
+        assert!(
+            !inner.is_ending(),
+            "the frame that crosses the bound is still sent"
+        );
+        inner.push_event(Zxid(1), EventType::NodeCreated, &event);
+        assert!(inner.is_ending());
+        let sent = inner.frames.len();
+        inner.push_event(Zxid(1), EventType::NodeCreated, &event);
+        assert_eq!(inner.frames.len(), sent, "nothing is added after the end");
+        drop(inner);
+        let end = outbox.take(&mut BytesMut::new());
+        assert_eq!(end, Some(End::AtOnce(Disconnect::SlowReader)));
+    }
+
+    #[test]
+    fn one_answer_larger_than_the_bound_is_sent() {
+        let outbox = outbox();
+        let mut inner = outbox.lock();
+        let data = vec![7; 2 * BYTES_MAX];
+        let response = Response::Data {
+            data: Some(data.into()),
+            stat: quorate_protocol::Stat::default(),
+        };
+        let bytes = inner.push_reply(Xid(1), Zxid(1), Ok(&response));
+        assert!(bytes > 2 * BYTES_MAX);
+        assert!(!inner.is_ending());
+    }
+
+    #[test]
+    fn a_refusal_has_no_body() {
+        let outbox = outbox();
+        let bytes = outbox
+            .lock()
+            .push_reply(Xid(5), Zxid(9), Err(ErrorCode::NoNode));
+        assert_eq!(bytes, 4 + 16);
+        let mut sent = BytesMut::new();
+        outbox.take(&mut sent);
+        let expected = [
+            0, 0, 0, 16, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 9, 0xff, 0xff, 0xff, 0x9b,
+        ];
+        assert_eq!(&sent[..], expected);
+    }
+
+    #[test]
+    fn an_orderly_end_does_not_undo_an_abrupt_one() {
+        let outbox = outbox();
+        let mut inner = outbox.lock();
+        inner.end_with(End::AfterFlush(Disconnect::SessionClosed));
+        inner.end_with(End::AtOnce(Disconnect::SlowReader));
+        inner.end_with(End::AfterFlush(Disconnect::SessionRefused));
+        assert_eq!(inner.end, Some(End::AtOnce(Disconnect::SlowReader)));
+    }
+}

@@ -9,9 +9,10 @@ use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
-use super::draft::{At, Draft, SERVER_ID_MAX};
+use super::draft::{Draft, SERVER_ID_MAX};
 use super::error::{ConfigError, ConfigWarning, Note, Place, quotable};
 use super::member::{Member, Role};
+use super::value::At;
 use super::words::FourLetterWords;
 use super::{Config, DEFAULT_CLIENT_PORT, DEFAULT_DATA_DIR, DEFAULT_FRAME_BYTES_MAX};
 

@@ -121,11 +121,11 @@ fn a_file_that_says_little_gets_zookeepers_defaults() {
     assert_eq!(config.client_listen_backlog, None);
     assert_eq!(config.client_handshake_timeout_ms, 10_000);
     assert_eq!(config.frame_bytes_max, 0xfffff);
-    assert_eq!(config.requests_outstanding_max, 1000);
-    assert_eq!(config.requests_per_connection_max, 250);
+    assert_eq!(config.requests_outstanding_max, 16_384);
+    assert_eq!(config.requests_per_connection_max, 4096);
     assert_eq!(config.log_segment_bytes, 65536 * 1024);
-    assert_eq!(config.snapshot_entries, 100_000);
-    assert_eq!(config.snapshot_log_bytes, Some(4_194_304 * 1024));
+    assert_eq!(config.snapshot_entries, 1_000_000);
+    assert_eq!(config.snapshot_log_bytes, Some(256 << 20));
     assert_eq!(config.snapshots_kept, some(3));
     assert!(config.four_letter_words.allows("srvr"));
     assert!(!config.four_letter_words.allows("isro"));
@@ -317,6 +317,13 @@ fn a_path_is_read_as_utf_8_and_as_latin_1_only_if_it_is_not() {
         path(b"with blanks = and #"),
         PathBuf::from("/d/with blanks = and #")
     );
+}
+
+#[test]
+fn a_continued_line_is_no_comment_whatever_it_begins_with() {
+    let config = Files::raw(b"clientPort=1\ndataDir=/d/\\\n  #x\\\\\n# \\\nsnapCount=9\n").config();
+    assert_eq!(config.data_dir, PathBuf::from("/d/#x\\"));
+    assert_eq!(config.snapshot_entries, 9);
 }
 
 #[test]

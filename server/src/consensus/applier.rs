@@ -11,17 +11,16 @@ use futures_util::{Stream, StreamExt};
 use openraft::entry::RaftEntry;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
-use parking_lot::Mutex;
 use quorate_protocol::Zxid;
-use quorate_state::{Command, State, StateView};
+use quorate_state::{Command, State};
 
 use super::admission::Admission;
 use super::compaction::Progress;
+use super::snapshot_io::Source;
 use super::types::{
     Entry, LogId, Snapshot, SnapshotData, SnapshotMeta, StoredMembership, TypeConfig,
 };
 use super::{Incarnation, snapshot_io};
-use crate::metrics::Metrics;
 use crate::replica::{Committed, Replica};
 use crate::storage::snapshots::SnapshotStore;
 
@@ -54,9 +53,8 @@ fn index_as_i64(index: u64) -> i64 {
 /// The engine's state machine.
 pub struct Applier {
     pub(super) replica: Arc<Replica>,
-    pub(super) snapshots: Arc<Mutex<SnapshotStore>>,
+    pub(super) snapshots: SnapshotStore,
     pub(super) admission: Arc<Admission>,
-    pub(super) metrics: Arc<Metrics>,
     pub(super) incarnation: Incarnation,
     pub(super) progress: Arc<Progress>,
     pub(super) base: ZxidBase,
@@ -66,7 +64,7 @@ pub struct Applier {
 
 impl RaftStateMachine<TypeConfig> for Applier {
     type SnapshotData = SnapshotData;
-    type SnapshotBuilder = SnapshotWriter;
+    type SnapshotBuilder = NewestSnapshot;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
         Ok((self.last_applied, self.membership.clone()))
@@ -93,14 +91,8 @@ impl RaftStateMachine<TypeConfig> for Applier {
         Ok(())
     }
 
-    async fn get_snapshot_builder(&mut self) -> SnapshotWriter {
-        SnapshotWriter {
-            view: self.replica.view(),
-            last_applied: self.last_applied,
-            membership: self.membership.clone(),
-            snapshots: Arc::clone(&self.snapshots),
-            metrics: Arc::clone(&self.metrics),
-        }
+    async fn get_snapshot_builder(&mut self) -> NewestSnapshot {
+        NewestSnapshot(self.snapshots.clone())
     }
 
     async fn install_snapshot(
@@ -117,7 +109,7 @@ impl RaftStateMachine<TypeConfig> for Applier {
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
-        snapshot_io::newest(&self.snapshots.lock())
+        snapshot_io::newest(&self.snapshots)
     }
 }
 
@@ -132,6 +124,15 @@ struct Chunk {
 }
 
 impl Applier {
+    /// What a snapshot of this moment is written from.
+    pub(super) fn snapshot_source(&self) -> Source {
+        Source {
+            view: self.replica.view(),
+            last_applied: self.last_applied,
+            membership: self.membership.clone(),
+        }
+    }
+
     fn add(&mut self, chunk: &mut Chunk, entry: Entry) -> Result<(), io::Error> {
         let log_id = entry.log_id();
         let zxid = self.base.zxid(log_id.index);
@@ -164,11 +165,7 @@ impl Applier {
     fn apply_chunk(&mut self, chunk: &mut Chunk) {
         let count = chunk.entries.len() as u64;
         self.replica.apply(chunk.entries.drain(..));
-        self.admission
-            .release(chunk.own_commands, chunk.own_bytes);
-        self.metrics
-            .commits
-            .fetch_add(count, std::sync::atomic::Ordering::Relaxed);
+        self.admission.release(chunk.own_commands, chunk.own_bytes);
         self.progress.on_applied(count, chunk.bytes);
         *chunk = Chunk {
             entries: std::mem::take(&mut chunk.entries),
@@ -177,30 +174,16 @@ impl Applier {
     }
 }
 
-/// Writes one snapshot, from a view that later entries do not change.
-pub struct SnapshotWriter {
-    view: StateView,
-    last_applied: Option<LogId>,
-    membership: StoredMembership,
-    snapshots: Arc<Mutex<SnapshotStore>>,
-    metrics: Arc<Metrics>,
-}
+/// Hands the engine the newest snapshot on this disk. `compaction` has written it: there a full disk
+/// is no reason to stop, here every error is.
+pub struct NewestSnapshot(SnapshotStore);
 
-impl RaftSnapshotBuilder<TypeConfig> for SnapshotWriter {
+impl RaftSnapshotBuilder<TypeConfig> for NewestSnapshot {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
-        let snapshot = snapshot_io::write(
-            self.view.clone(),
-            self.last_applied,
-            self.membership.clone(),
-            Arc::clone(&self.snapshots),
-        )
-        .await?;
-        self.metrics
-            .snapshots
-            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        Ok(snapshot)
+        snapshot_io::newest(&self.0)?
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no snapshot was taken yet"))
     }
 }
 

@@ -1,18 +1,30 @@
 //! When to take a snapshot, and how much of the log may go then.
 //!
-//! A snapshot is due after so many entries or bytes of log, and only if something was applied. The
-//! log is cut after a snapshot has been read back, and only up to the oldest snapshot that is kept:
-//! should the newest turn out damaged, an older one and the log still lead to the same state.
+//! A snapshot is due after so many entries or bytes of log. The log is cut after a snapshot has been
+//! read back, and only up to the oldest snapshot that is kept: should the newest turn out damaged, an
+//! older one and the log still lead to the same state.
+//!
+//! Writing a large state costs more than keeping a small log, so no snapshot is due before the log
+//! has grown by as much as the state holds.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
-use parking_lot::Mutex;
-use tokio::sync::Notify;
+use openraft::errors::Fatal;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::Raft;
+use super::snapshot_io::{self, WriteError};
+use super::types::TypeConfig;
+use super::{Applier, Raft};
+use crate::metrics::Metrics;
+use crate::replica::Replica;
+use crate::storage::StorageError;
 use crate::storage::snapshots::SnapshotStore;
+
+/// How long a full disk is left alone before the next attempt.
+const NO_SPACE_PAUSE: Duration = Duration::from_secs(5);
 
 /// What was applied since the last snapshot.
 #[derive(Debug)]
@@ -43,8 +55,10 @@ impl Progress {
         }
     }
 
-    fn is_due(&self) -> bool {
-        self.entries.load(Relaxed) >= self.entries_max || self.bytes.load(Relaxed) >= self.bytes_max
+    /// Whether a state of `state_bytes` should be written out now.
+    fn is_due(&self, state_bytes: u64) -> bool {
+        self.entries.load(Relaxed) >= self.entries_max
+            || self.bytes.load(Relaxed) >= self.bytes_max.max(state_bytes)
     }
 
     fn restart(&self) {
@@ -53,45 +67,114 @@ impl Progress {
     }
 }
 
-/// Takes snapshots when they are due, until `stop`.
-pub async fn run(
-    raft: Raft,
-    progress: Arc<Progress>,
-    snapshots: Arc<Mutex<SnapshotStore>>,
-    kept: Option<usize>,
-    stop: CancellationToken,
-) {
-    loop {
-        tokio::select! {
-            () = progress.due.notified() => {}
-            () = stop.cancelled() => return,
+/// Takes snapshots and cuts the log.
+pub struct Compaction {
+    pub(super) raft: Raft,
+    pub(super) replica: Arc<Replica>,
+    pub(super) progress: Arc<Progress>,
+    pub(super) snapshots: SnapshotStore,
+    /// How many snapshots stay; `None` keeps all, and all of the log.
+    pub(super) kept: Option<usize>,
+    pub(super) metrics: Arc<Metrics>,
+    /// Why the server must stop, once that is so.
+    pub(super) failed: watch::Sender<Option<String>>,
+}
+
+/// Why a round of compaction came to nothing.
+#[derive(Debug, thiserror::Error)]
+enum CompactError {
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error(transparent)]
+    Engine(#[from] Fatal<TypeConfig>),
+    #[error("the server is stopping")]
+    Stopping,
+}
+
+impl Compaction {
+    /// Takes snapshots when they are due, until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = self.progress.due.notified() => {}
+                () = stop.cancelled() => return,
+            }
+            let state_bytes = self
+                .replica
+                .inspect(quorate_state::State::approximate_data_size);
+            if !self.progress.is_due(state_bytes) {
+                continue;
+            }
+            self.progress.restart();
+            match self.compact().await {
+                Ok(()) => {}
+                Err(CompactError::Write(error @ WriteError::NoSpace(_))) => {
+                    tracing::error!(%error, "the log grows until there is");
+                    tokio::select! {
+                        () = tokio::time::sleep(NO_SPACE_PAUSE) => {}
+                        () = stop.cancelled() => return,
+                    }
+                    self.progress.on_applied(self.progress.entries_max, 0);
+                }
+                Err(CompactError::Engine(_) | CompactError::Stopping) => return,
+                Err(error) => {
+                    self.failed.send_replace(Some(error.to_string()));
+                    return;
+                }
+            }
         }
-        if !progress.is_due() {
-            continue;
+    }
+
+    /// Takes one snapshot and cuts what it makes superfluous.
+    async fn compact(&self) -> Result<(), CompactError> {
+        let source = self
+            .raft
+            .with_state_machine(|applier: &mut Applier| {
+                let source = applier.snapshot_source();
+                Box::pin(async move { source })
+            })
+            .await?;
+        let covered = source.last_applied;
+        snapshot_io::write(source, self.snapshots.clone()).await?;
+        self.metrics.snapshots.fetch_add(1, Relaxed);
+
+        // The engine cuts no log that it does not know to be in a snapshot.
+        let mut known = self.raft.watch_snapshot_progress();
+        self.raft.trigger().snapshot().await?;
+        known
+            .wait_until_ge(&covered)
+            .await
+            .map_err(|_| CompactError::Stopping)?;
+        let Some(kept) = self.kept else {
+            return Ok(());
+        };
+        let store = self.snapshots.clone();
+        let oldest = tokio::task::spawn_blocking(move || store.purge(kept))
+            .await
+            .map_err(|_| CompactError::Stopping)??;
+        if let Some(oldest) = oldest {
+            self.raft.trigger().purge_log(oldest.index).await?;
         }
-        progress.restart();
-        if let Err(error) = compact(&raft, &snapshots, kept).await {
-            tracing::error!(%error, "no snapshot was taken; the log grows until one is");
-        }
+        Ok(())
     }
 }
 
-/// Takes one snapshot and cuts what it makes superfluous.
-async fn compact(
-    raft: &Raft,
-    snapshots: &Mutex<SnapshotStore>,
-    kept: Option<usize>,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let mut taken = raft.watch_snapshot_progress();
-    let before = taken.get();
-    raft.trigger().snapshot().await?;
-    taken.wait_until(|now| *now > before).await?;
-    let Some(kept) = kept else {
-        return Ok(());
-    };
-    let oldest = snapshots.lock().purge(kept)?;
-    if let Some(oldest) = oldest {
-        raft.trigger().purge_log(oldest).await?;
+#[cfg(test)]
+mod tests {
+    use super::Progress;
+
+    #[test]
+    fn a_snapshot_is_due_after_enough_entries_or_bytes() {
+        let progress = Progress::new(10, 1000);
+        progress.on_applied(9, 999);
+        assert!(!progress.is_due(0));
+        progress.on_applied(1, 0);
+        assert!(progress.is_due(0), "entries");
+        progress.restart();
+        progress.on_applied(1, 1000);
+        assert!(progress.is_due(0), "bytes");
+        assert!(!progress.is_due(1001), "the state is larger than the log");
     }
-    Ok(())
 }

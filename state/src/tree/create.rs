@@ -111,7 +111,7 @@ impl DataTree {
         if !path.contains('/') || path.contains('\0') {
             return Err(OpError::BadArguments);
         }
-        let acl = resolve(acl, author.identities)?;
+        let acl = resolve(acl, author.identities, author.rules)?;
         let parent = self.find(parent_of(&path)).ok_or(OpError::NoNode)?;
         let parent_znode = self.nodes.znode(parent.id);
         let skip_acl = author.rules.skip_acl;

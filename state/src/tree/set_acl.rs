@@ -17,7 +17,7 @@ impl DataTree {
         version: i32,
     ) -> Result<Stat, OpError> {
         quorate_protocol::ZnodePath::check(path).map_err(|_| OpError::BadArguments)?;
-        let acl = resolve(acl, author.identities)?;
+        let acl = resolve(acl, author.identities, author.rules)?;
         let found = self.find_valid(path)?;
         let znode = self.nodes.znode(found.id);
         let skip_acl = author.rules.skip_acl;

@@ -278,7 +278,7 @@ impl Runner {
             rules: self.rules,
             action,
         };
-        let stored = command.encode().expect("a command encodes");
+        let stored = command.encode(0).expect("a command encodes");
         let command = Command::decode(&stored).expect("a stored command decodes");
         let applied = self.state.apply(Zxid(self.zxid), command);
         assert_eq!(self.state.last_zxid(), Zxid(self.zxid));

@@ -1,0 +1,3 @@
+//! Status for administrators: never a path to the tree.
+
+pub mod four_letter;

@@ -1,0 +1,383 @@
+//! The one seam to the Raft engine: propose, applied entries, read barrier, status.
+//!
+//! Nothing outside this folder knows the engine. A proposal is on its ordered way to the log when
+//! [`Consensus::propose`] returns; its answer comes from the replica, when the entry is applied on
+//! the server whose connection it came from. A single server is an ensemble of one, by the same
+//! code.
+
+pub mod admission;
+pub mod applier;
+pub mod compaction;
+pub mod log_store;
+pub mod network;
+pub mod snapshot_io;
+pub mod types;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::raft::ReadPolicy;
+use openraft::{ServerState, SnapshotPolicy};
+use quorate_state::{Action, Command, Connection, Origin, Rules, State};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use admission::Admission;
+
+use self::applier::Applier;
+use self::compaction::{Compaction, Progress};
+use self::log_store::LogStore;
+use self::types::{LogId, PeerNode, Proposal, StoredMembership, TypeConfig};
+use crate::client_port::Disconnect;
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+use crate::replica::Replica;
+use crate::storage::StorageError;
+use crate::storage::snapshots::SnapshotStore;
+
+type Raft = openraft::Raft<TypeConfig, Applier>;
+
+/// How long an ensemble of one may take to apply its log at start-up before it says so again.
+const RECOVERY_REPORT: Duration = Duration::from_secs(10);
+
+/// What tells the connections of this run of the server from those of any other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Incarnation {
+    server: u64,
+    run: u32,
+}
+
+impl Incarnation {
+    /// `run` is drawn at random at every start: entries that an earlier run proposed and this one
+    /// applies must find nobody to answer.
+    pub fn new(server: u64, run: u32) -> Self {
+        Self { server, run }
+    }
+
+    /// The first of this run's connection numbers. 0 is never one: it stands for the server itself.
+    pub fn first_connection(self) -> u64 {
+        u64::from(self.run) << 32 | 1
+    }
+
+    /// Whether a connection of this run has proposed it.
+    fn proposed(self, connection: Connection) -> bool {
+        connection.server == self.server
+            && connection.number >> 32 == u64::from(self.run)
+            && connection.number != 0
+    }
+}
+
+/// The engine could not be started, or has stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum ConsensusError {
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error("the Raft engine does not start: {0}")]
+    Engine(String),
+}
+
+/// The engine has stopped: the server is shutting down, or its storage has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the server is stopping")]
+pub struct Stopped;
+
+impl From<Stopped> for Disconnect {
+    fn from(_: Stopped) -> Self {
+        Self::Shutdown
+    }
+}
+
+/// What the engine is started with.
+pub struct Parts {
+    pub server: u64,
+    pub incarnation: Incarnation,
+    pub node: PeerNode,
+    pub rules: Rules,
+    pub log: LogStore,
+    /// Whether the log has room for more.
+    pub space: watch::Receiver<bool>,
+    pub snapshots: SnapshotStore,
+    /// What the newest snapshot covers; `None` without one.
+    pub last_applied: Option<LogId>,
+    pub membership: StoredMembership,
+    pub replica: Arc<Replica>,
+    pub admission: Arc<Admission>,
+    pub metrics: Arc<Metrics>,
+    pub clock: Arc<dyn Clock>,
+    pub snapshot_entries: u64,
+    pub snapshot_log_bytes: u64,
+    pub snapshots_kept: Option<usize>,
+}
+
+/// The engine, running.
+pub struct Consensus {
+    raft: Raft,
+    server: u64,
+    incarnation: Incarnation,
+    rules: Rules,
+    space: watch::Receiver<bool>,
+    metrics: Arc<Metrics>,
+    clock: Arc<dyn Clock>,
+    compaction_failed: watch::Receiver<Option<String>>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// What this server is in the ensemble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Leader,
+    Follower,
+    Candidate,
+    Observer,
+    Stopped,
+}
+
+impl Consensus {
+    /// Starts the engine and waits until this server, alone in its ensemble, leads it and has
+    /// applied all that was ever acknowledged.
+    ///
+    /// # Errors
+    ///
+    /// [`ConsensusError`]: the log cannot be read, or an entry in it not be applied.
+    pub async fn start(parts: Parts) -> Result<Self, ConsensusError> {
+        let progress = Arc::new(Progress::new(
+            parts.snapshot_entries,
+            parts.snapshot_log_bytes,
+        ));
+        let applier = Applier {
+            base: parts
+                .replica
+                .inspect(|state: &State| applier::base_of(state, parts.last_applied)),
+            replica: Arc::clone(&parts.replica),
+            snapshots: parts.snapshots.clone(),
+            admission: parts.admission,
+            incarnation: parts.incarnation,
+            progress: Arc::clone(&progress),
+            last_applied: parts.last_applied,
+            membership: parts.membership,
+        };
+        let config = settings().validate().map_err(engine)?;
+        let raft = Raft::new(
+            parts.server,
+            Arc::new(config),
+            network::NoPeers,
+            parts.log,
+            applier,
+        )
+        .await
+        .map_err(engine)?;
+        lead_alone(&raft, parts.server, parts.node).await?;
+
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let (failed, compaction_failed) = watch::channel(None);
+        let compaction = Compaction {
+            raft: raft.clone(),
+            replica: parts.replica,
+            progress,
+            snapshots: parts.snapshots,
+            kept: parts.snapshots_kept,
+            metrics: Arc::clone(&parts.metrics),
+            failed,
+        };
+        tasks.spawn(compaction.run(stop.clone()));
+        Ok(Self {
+            raft,
+            server: parts.server,
+            incarnation: parts.incarnation,
+            rules: parts.rules,
+            space: parts.space,
+            metrics: parts.metrics,
+            clock: parts.clock,
+            compaction_failed,
+            stop,
+            tasks,
+        })
+    }
+
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    pub fn server(&self) -> u64 {
+        self.server
+    }
+
+    /// A command of one of this server's connections, stamped with the time.
+    pub fn command(&self, connection: u64, sequence: u64, action: Action) -> Command {
+        Command {
+            time_ms: self.clock.wall_ms(),
+            origin: Origin {
+                connection: Connection {
+                    server: self.server,
+                    number: connection,
+                },
+                sequence,
+            },
+            rules: self.rules,
+            action,
+        }
+    }
+
+    /// Puts an encoded command on its way to the log. Those of one caller get there in the order of
+    /// the calls. The answer comes from the replica.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`]: it was not and will not be proposed.
+    pub async fn propose(&self, command: Bytes) -> Result<(), Stopped> {
+        self.metrics.proposals.fetch_add(1, Relaxed);
+        self.raft
+            .client_write_ff(Proposal(command), None)
+            .await
+            .map_err(|_| Stopped)
+    }
+
+    /// Proposes a decision of this server's own, which nobody waits for.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`], also for a command that does not encode, which none of ours is.
+    pub async fn propose_own(&self, action: Action) -> Result<(), Stopped> {
+        let command = self.command(0, 0, action).encode(0).map_err(|_| Stopped)?;
+        self.propose(command).await
+    }
+
+    /// Whether the log has room for more. While it has not, writes are refused and reads go on.
+    pub fn has_space(&self) -> bool {
+        *self.space.borrow()
+    }
+
+    /// Returns when this server has applied everything that was committed when it was called, as
+    /// confirmed by a majority then: a read after it is linearizable.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`]: no majority can be asked.
+    pub async fn read_barrier(&self) -> Result<(), Stopped> {
+        let barrier = self
+            .raft
+            .get_read_linearizer(ReadPolicy::ReadIndex)
+            .await
+            .map_err(|_| Stopped)?;
+        barrier
+            .await_ready(&self.raft)
+            .await
+            .map(|_| ())
+            .map_err(|_| Stopped)
+    }
+
+    pub fn role(&self) -> Role {
+        use openraft::async_runtime::watch::WatchReceiver;
+
+        match self.raft.server_metrics().borrow_watched().state {
+            ServerState::Leader => Role::Leader,
+            ServerState::Follower => Role::Follower,
+            ServerState::Candidate => Role::Candidate,
+            ServerState::Learner => Role::Observer,
+            ServerState::Shutdown => Role::Stopped,
+        }
+    }
+
+    /// Resolves when the engine has stopped by itself: its storage failed, or an entry could not be
+    /// applied. Cancel safe.
+    pub async fn failed(&self) -> String {
+        use openraft::async_runtime::watch::WatchReceiver;
+
+        let mut metrics = self.raft.metrics();
+        let mut compaction_failed = self.compaction_failed.clone();
+        loop {
+            if let Err(fatal) = &metrics.borrow_watched().running_state {
+                return fatal.to_string();
+            }
+            tokio::select! {
+                changed = metrics.changed() => if changed.is_err() {
+                    return "the Raft engine has ended".to_owned();
+                },
+                Ok(error) = compaction_failed.wait_for(Option::is_some) => {
+                    return error.clone().unwrap_or_default();
+                }
+            }
+        }
+    }
+
+    /// Stops proposing and applying. What is in the log stays there.
+    pub async fn shutdown(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        if self.raft.shutdown().await.is_err() {
+            tracing::warn!("the Raft engine did not end by itself");
+        }
+    }
+}
+
+/// The engine's settings; `docs/decisions` has the reasons. Times are in milliseconds.
+fn settings() -> openraft::Config {
+    openraft::Config {
+        cluster_name: "quorate".to_owned(),
+        heartbeat_interval: 50,
+        election_timeout_min: 150,
+        election_timeout_max: 300,
+        enable_pre_vote: Some(true),
+        // A leader that restarts as leader, with a state in memory that is behind its log, would
+        // serve the past.
+        enable_leader_restore: Some(false),
+        quorum_loss_probe_interval: Some(700),
+        // Snapshots and the cutting of the log are decided in `compaction`.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
+        purge_batch_size: 10_000,
+        replication_lag_threshold: 1_000_000,
+        // Bytes are bounded by the log reader.
+        max_payload_entries: 4096,
+        install_snapshot_timeout: 60_000,
+        backoff: "20ms 40ms 80ms 160ms 200ms".to_owned(),
+        ..openraft::Config::default()
+    }
+}
+
+/// Makes this server the leader of itself, and waits until all of its log is applied.
+async fn lead_alone(raft: &Raft, server: u64, node: PeerNode) -> Result<(), ConsensusError> {
+    use openraft::async_runtime::watch::WatchReceiver;
+
+    if raft.is_initialized().await.map_err(engine)? {
+        // Nobody else can lead: there is no election timeout to wait for.
+        raft.trigger().elect(false).await.map_err(engine)?;
+    } else {
+        raft.initialize(BTreeMap::from([(server, node)]))
+            .await
+            .map_err(engine)?;
+    }
+    let mut metrics = raft.metrics();
+    loop {
+        {
+            let now = metrics.borrow_watched();
+            if let Err(fatal) = &now.running_state {
+                return Err(engine(fatal));
+            }
+            // A leader's first own entry follows all older ones.
+            let applied = now.last_applied.as_ref().map(|id| id.index);
+            if now.state == ServerState::Leader
+                && now.last_applied.as_ref().map(|id| id.leader_id.term) == Some(now.current_term)
+                && applied == now.last_log_index
+            {
+                return Ok(());
+            }
+        }
+        match tokio::time::timeout(RECOVERY_REPORT, metrics.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(engine("it has ended")),
+            Err(_) => tracing::info!("still applying the log"),
+        }
+    }
+}
+
+fn engine(error: impl std::fmt::Display) -> ConsensusError {
+    ConsensusError::Engine(error.to_string())
+}

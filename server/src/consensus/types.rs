@@ -1,0 +1,96 @@
+//! The types the Raft engine is instantiated with, and short names for them.
+//!
+//! One leader per term (`leader_id_std`), so a log id is `(term, index)` and index alone orders
+//! committed entries. A [`Proposal`] is opaque: the engine and the log carry its bytes, only the
+//! applier decodes them. What these types look like as MessagePack is what servers send each other;
+//! what is on disk is decided by `storage`, not here.
+
+use std::fmt;
+
+use bytes::Bytes;
+use openraft::alias;
+use serde::{Deserialize, Serialize};
+
+/// The engine's parameters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TypeConfig;
+
+impl openraft::RaftTypeConfig for TypeConfig {
+    type D = Proposal;
+    type R = ();
+    type NodeId = u64;
+    type Node = PeerNode;
+    type Term = u64;
+    type LeaderId = openraft::impls::leader_id_std::LeaderId<u64, u64>;
+    type Vote = openraft::impls::Vote<Self::LeaderId>;
+    type Payload = openraft::EntryPayload<Proposal, u64, PeerNode>;
+    type Entry =
+        openraft::Entry<<Self::LeaderId as openraft::vote::RaftLeaderId>::Committed, Self::Payload>;
+    type AsyncRuntime = openraft::impls::TokioRuntime;
+    type Responder<T: openraft::OptionalSend + 'static> =
+        openraft::impls::OneshotResponder<Self, T>;
+    type Batch<T: openraft::OptionalSend + 'static> = openraft::impls::InlineBatch<T>;
+    type ErrorSource = openraft::impls::BoxedErrorSource;
+}
+
+/// `(term, index)` of an entry.
+pub type LogId = alias::LogIdOf<TypeConfig>;
+/// Whom this server voted for, and whether that vote won.
+pub type Vote = alias::VoteOf<TypeConfig>;
+/// `(term, server)`: a candidate or leader.
+pub type LeaderId = alias::LeaderIdOf<TypeConfig>;
+/// The term alone, once a quorum has granted it.
+pub type CommittedLeaderId = alias::CommittedLeaderIdOf<TypeConfig>;
+/// One entry of the log.
+pub type Entry = alias::EntryOf<TypeConfig>;
+/// What an entry says: nothing, a [`Proposal`], or a membership.
+pub type EntryPayload = alias::EntryPayloadOf<TypeConfig>;
+/// The servers of the ensemble.
+pub type Membership = openraft::Membership<u64, PeerNode>;
+/// A membership, with the entry that set it.
+pub type StoredMembership = alias::StoredMembershipOf<TypeConfig>;
+/// What a snapshot covers.
+pub type SnapshotMeta = alias::SnapshotMetaOf<TypeConfig>;
+/// A finished snapshot on this disk, as the engine hands it about.
+pub type SnapshotData = crate::storage::snapshots::SnapshotFile;
+/// A snapshot and what it covers.
+pub type Snapshot = alias::SnapshotOf<TypeConfig, SnapshotData>;
+/// What the log store tells when an append is durable.
+pub type IOFlushed = openraft::storage::IOFlushed<TypeConfig>;
+
+/// One encoded command. The log never looks inside.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Proposal(pub Bytes);
+
+/// Length only: contents may hold what must not be logged.
+impl fmt::Debug for Proposal {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Proposal({} bytes)", self.0.len())
+    }
+}
+
+impl fmt::Display for Proposal {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "proposal of {} bytes", self.0.len())
+    }
+}
+
+/// How to reach a server: part of every membership, so an ensemble can move without configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerNode {
+    /// `host:port` for the other servers.
+    pub peer_address: String,
+    /// `host:port` for clients.
+    pub client_address: String,
+}
+
+impl fmt::Display for PeerNode {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "{} (clients: {})",
+            self.peer_address, self.client_address
+        )
+    }
+}

@@ -1,0 +1,243 @@
+//! One server, from its configuration to its last fsync.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_state::Rules;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::client_port::listener::ClientPort;
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::consensus::types::PeerNode;
+use crate::consensus::{
+    Admission, Consensus, ConsensusError, Incarnation, Parts, log_store::LogStore, snapshot_io,
+};
+use crate::metrics::Metrics;
+use crate::random::{Randomness, SystemRandomness};
+use crate::replica::Replica;
+use crate::session_tracker::SessionTracker;
+use crate::storage::log::{Log, LogOptions};
+use crate::storage::{DataDir, Identity, StorageError};
+use crate::timers;
+
+/// Why a server does not start. Nothing on disk was changed by the attempt, but for what a first
+/// start creates.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot listen on {address} ({source}): stop what uses it, or set another client port")]
+    Bind {
+        address: SocketAddr,
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error(transparent)]
+    Consensus(ConsensusError),
+}
+
+impl From<ConsensusError> for StartError {
+    fn from(error: ConsensusError) -> Self {
+        match error {
+            ConsensusError::Storage(error) => Self::Storage(error),
+            error @ ConsensusError::Engine(_) => Self::Consensus(error),
+        }
+    }
+}
+
+/// A running server.
+pub struct Server {
+    address: SocketAddr,
+    consensus: Arc<Consensus>,
+    log: Arc<Log>,
+    /// Stops the tasks below.
+    stop: CancellationToken,
+    client_port: JoinHandle<()>,
+    timers: TaskTracker,
+    storage_failed: watch::Receiver<Option<StorageError>>,
+    /// Holds the lock on the folders until everything else has ended.
+    _data_dir: DataDir,
+}
+
+impl Server {
+    /// Starts a server: recovers what is on disk, then serves clients.
+    ///
+    /// The port is taken first: a server that cannot be reached must not touch the data of one that
+    /// can.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`], one line each, saying what to do.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let randomness: Arc<dyn Randomness> = Arc::new(SystemRandomness);
+        let listener =
+            crate::client_port::listener::bind(&config).map_err(|source| StartError::Bind {
+                address: config.client_address,
+                source,
+            })?;
+        let address = listener.local_addr().map_err(|source| StartError::Bind {
+            address: config.client_address,
+            source,
+        })?;
+
+        let server_id = u64::from(config.server_id);
+        let mut data_dir = DataDir::open(&config.data_dir, &config.log_dir)?;
+        let options = LogOptions {
+            segment_bytes: config.log_segment_bytes,
+            ..LogOptions::default()
+        };
+        if data_dir.identity().is_none() {
+            let identity = Identity {
+                cluster: u64::from_le_bytes(random(&*randomness)),
+                server: server_id,
+            };
+            data_dir.initialize(identity, &options)?;
+        }
+        let (failed, storage_failed) = watch::channel(None);
+        let log = Arc::new(data_dir.open_log(
+            options,
+            Arc::new(move |error: &StorageError| {
+                failed.send_replace(Some(error.clone()));
+            }),
+        )?);
+        let snapshots = data_dir.open_snapshots()?;
+        let loaded = snapshot_io::load_newest(&snapshots, &log)?;
+
+        let metrics = Arc::new(Metrics::new());
+        let sessions = Arc::new(SessionTracker::new(config.tick_ms.into()));
+        let replica = Arc::new(Replica::new(
+            server_id,
+            u64::from_le_bytes(random(&*randomness)),
+            config.skip_acl,
+            loaded.state,
+            Arc::clone(&sessions),
+            Arc::clone(&metrics),
+            Arc::clone(&clock),
+        ));
+        let admission = Arc::new(Admission::new(
+            config.requests_outstanding_max as usize,
+            usize::try_from(config.request_bytes_outstanding_max).unwrap_or(usize::MAX),
+        ));
+        let consensus = Consensus::start(Parts {
+            server: server_id,
+            incarnation: Incarnation::new(server_id, u32::from_le_bytes(random(&*randomness))),
+            node: PeerNode {
+                peer_address: String::new(),
+                client_address: address.to_string(),
+            },
+            rules: Rules {
+                skip_acl: config.skip_acl,
+                enforce_quota: config.enforce_quota,
+                ttl_disabled: !config.ttl_nodes_enabled,
+                // Certificates come with TLS, which is not served yet.
+                x509_enabled: false,
+            },
+            log: LogStore::new(Arc::clone(&log)),
+            space: log.space(),
+            snapshots,
+            last_applied: loaded.last_applied,
+            membership: loaded.membership,
+            replica: Arc::clone(&replica),
+            admission: Arc::clone(&admission),
+            metrics: Arc::clone(&metrics),
+            clock: Arc::clone(&clock),
+            snapshot_entries: config.snapshot_entries,
+            snapshot_log_bytes: config.snapshot_log_bytes.unwrap_or(u64::MAX),
+            snapshots_kept: config.snapshots_kept.map(|kept| u32::from(kept) as usize),
+        })
+        .await?;
+        let consensus = Arc::new(consensus);
+        replica.inspect(|state| {
+            let open = state
+                .sessions()
+                .map(|(id, session)| (id, session.timeout_ms, session.attached_at));
+            sessions.restart(open, clock.monotonic_ms());
+        });
+
+        let stop = CancellationToken::new();
+        let timers = TaskTracker::new();
+        timers.spawn(timers::expire_sessions(
+            Arc::clone(&sessions),
+            Arc::clone(&consensus),
+            Arc::clone(&clock),
+            Duration::from_millis(config.tick_ms.into()),
+            stop.clone(),
+        ));
+        timers.spawn(timers::reap(
+            Arc::clone(&replica),
+            Arc::clone(&consensus),
+            Arc::clone(&clock),
+            config.clone(),
+            stop.clone(),
+        ));
+        let port = Arc::new(ClientPort::new(
+            config,
+            replica,
+            Arc::clone(&consensus),
+            admission,
+            sessions,
+            metrics,
+            clock,
+            randomness,
+        ));
+        let client_port = tokio::spawn(port.serve(listener, stop.clone()));
+        Ok(Self {
+            address,
+            consensus,
+            log,
+            stop,
+            client_port,
+            timers,
+            storage_failed,
+            _data_dir: data_dir,
+        })
+    }
+
+    /// Where clients connect.
+    pub fn client_address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Resolves when the server cannot go on: its storage has failed. Nothing was acknowledged that
+    /// is not on disk. Cancel safe.
+    pub async fn failed(&mut self) -> String {
+        tokio::select! {
+            Ok(error) = self.storage_failed.wait_for(Option::is_some) => {
+                error.as_ref().map_or_else(String::new, ToString::to_string)
+            }
+            error = self.consensus.failed() => error,
+        }
+    }
+
+    /// Stops in order: no more clients, no more proposals, everything in the log on disk.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`]: the log could not be closed cleanly. What was acknowledged is on disk all
+    /// the same.
+    pub async fn shutdown(self) -> Result<(), StorageError> {
+        self.stop.cancel();
+        self.timers.close();
+        self.timers.wait().await;
+        if self.client_port.await.is_err() {
+            tracing::warn!("the client port did not end by itself");
+        }
+        self.consensus.shutdown().await;
+        let log = self.log;
+        tokio::task::spawn_blocking(move || log.close())
+            .await
+            .unwrap_or(Ok(()))
+    }
+}
+
+fn random<const N: usize>(randomness: &dyn Randomness) -> [u8; N] {
+    let mut bytes = [0; N];
+    randomness.fill(&mut bytes);
+    bytes
+}

@@ -1,0 +1,109 @@
+//! The thread that makes the next segment and removes purged ones, so that the writer never waits
+//! for either.
+//!
+//! A disk without space is not a failure here: nothing depends on a segment that is not made yet.
+//! It is tried again after a while and after each removal. Any other failure ends the log.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+
+use super::super::StorageError;
+use super::segment;
+use super::{Shared, Stop};
+
+/// What the writer asks for. The thread ends when the writer is gone.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// Make this segment, replacing a spare one of that sequence.
+    Prepare { sequence: u64, length: u64 },
+    /// Remove these segments; the lowest sequence first, so that a crash leaves no gap.
+    Remove(Vec<u64>),
+}
+
+pub(crate) struct Preparer {
+    shared: Arc<Shared>,
+    jobs: Receiver<Job>,
+    /// The segment that could not be made so far.
+    wanted: Option<(u64, u64)>,
+}
+
+impl Preparer {
+    pub(crate) fn new(shared: Arc<Shared>, jobs: Receiver<Job>) -> Preparer {
+        Preparer {
+            shared,
+            jobs,
+            wanted: None,
+        }
+    }
+
+    pub(crate) fn run(mut self) {
+        loop {
+            let job = if self.wanted.is_some() {
+                self.jobs.recv_timeout(self.shared.options.space_retry)
+            } else {
+                self.jobs.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            };
+            let done = match job {
+                Ok(Job::Prepare { sequence, length }) => {
+                    self.wanted = Some((sequence, length));
+                    self.prepare()
+                }
+                Ok(Job::Remove(sequences)) => self.remove(&sequences).and_then(|()| self.prepare()),
+                Err(RecvTimeoutError::Timeout) => self.prepare(),
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            if let Err(error) = done {
+                self.shared.fail(error);
+                return;
+            }
+        }
+    }
+
+    fn prepare(&mut self) -> Result<(), StorageError> {
+        let Some((sequence, length)) = self.wanted else {
+            return Ok(());
+        };
+        if self.shared.inner.lock().stop == Some(Stop::Abandon) {
+            return Ok(());
+        }
+        let shared = &self.shared;
+        let made = segment::prepare(
+            &*shared.disk,
+            &shared.folder,
+            shared.identity,
+            sequence,
+            length,
+        );
+        let mut inner = shared.inner.lock();
+        match made {
+            Ok(segment) => {
+                self.wanted = None;
+                inner.spare = Some(segment);
+                if std::mem::take(&mut inner.full) {
+                    tracing::info!("there is space for the log again");
+                }
+            }
+            Err(error) if error.is_no_space() => {
+                if !std::mem::replace(&mut inner.full, true) {
+                    tracing::error!(%error, "no space for the next log segment; free some");
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        shared.publish_space(&inner);
+        drop(inner);
+        shared.work.notify_all();
+        Ok(())
+    }
+
+    fn remove(&self, sequences: &[u64]) -> Result<(), StorageError> {
+        let shared = &self.shared;
+        for sequence in sequences {
+            shared.inner.lock().files.remove(sequence);
+            let path = shared.folder.join(segment::name(*sequence));
+            segment::remove_if_there(&*shared.disk, &path)?;
+        }
+        let synced = shared.disk.sync_folder(&shared.folder);
+        synced.map_err(StorageError::during("sync", &shared.folder))
+    }
+}

@@ -1,0 +1,93 @@
+//! What the leader decides by the clock: that a session is overdue, that a znode has had its time.
+//!
+//! Both are only proposed here. Applying the entry decides, by what the state then says.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_state::Action;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::consensus::{Consensus, Role};
+use crate::replica::Replica;
+use crate::session_tracker::SessionTracker;
+
+/// Paths in one clean-up entry: a few times this many bytes stay far below what a log entry may
+/// have.
+const REAPED_PER_ENTRY: usize = 1000;
+
+/// Proposes the end of sessions that are overdue, until `stop`.
+pub(crate) async fn expire_sessions(
+    sessions: Arc<SessionTracker>,
+    consensus: Arc<Consensus>,
+    clock: Arc<dyn Clock>,
+    tick: Duration,
+    stop: CancellationToken,
+) {
+    loop {
+        // Deadlines are multiples of a tick and none is nearer than the shortest timeout, so looking
+        // once in half a tick adds at most that to the time a session may be silent.
+        tokio::select! {
+            () = tokio::time::sleep(tick / 2) => {}
+            () = stop.cancelled() => return,
+        }
+        if consensus.role() != Role::Leader || !consensus.has_space() {
+            continue;
+        }
+        for overdue in sessions.overdue(clock.monotonic_ms()) {
+            tracing::info!(session = %overdue.session, "session expired");
+            let action = Action::ExpireSession {
+                session: overdue.session,
+                attached_at: overdue.attached_at,
+            };
+            if consensus.propose_own(action).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Proposes the clean-up of empty containers and TTL znodes that are due, until `stop`.
+pub(crate) async fn reap(
+    replica: Arc<Replica>,
+    consensus: Arc<Consensus>,
+    clock: Arc<dyn Clock>,
+    config: Config,
+    stop: CancellationToken,
+) {
+    let interval = Duration::from_millis(config.container_check_interval_ms.into());
+    let never_used_ms = config
+        .container_never_used_ms
+        .map_or(0, |ms| i64::from(u32::from(ms)));
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(interval) => {}
+            () = stop.cancelled() => return,
+        }
+        if consensus.role() != Role::Leader || !consensus.has_space() {
+            continue;
+        }
+        let max = per_pass(&config);
+        let now_ms = clock.wall_ms();
+        let due = replica.inspect(|state| state.reapable(now_ms, never_used_ms, max));
+        for paths in due.chunks(REAPED_PER_ENTRY) {
+            let action = Action::Reap {
+                paths: paths.to_vec(),
+                never_used_ms,
+            };
+            if consensus.propose_own(action).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// How many znodes one pass may delete, for `znode.container.maxPerMinute` to hold; at least one.
+fn per_pass(config: &Config) -> usize {
+    let per_minute = u64::from(config.container_deletes_per_minute_max);
+    let interval_ms = u64::from(config.container_check_interval_ms);
+    let per_pass = (per_minute * interval_ms / 60_000).max(1);
+    usize::try_from(per_pass).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,344 @@
+//! A disk that fails while the server runs: it stops with its own number, or refuses writes while
+//! there is no space, and never loses what it acknowledged.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use quorate_protocol::Request;
+use quorate_tests::client::{Connection, create, get_data};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use crate::harness::{
+    EXIT_STORAGE, Node, PATIENCE, Wrapper, build_shim, say, seed, shimmed, skip, succeeds,
+};
+use crate::load::{Progress, Worker, run_all};
+
+/// From the failing call to the end of the process.
+const FAIL_LIMIT: Duration = Duration::from_secs(5);
+/// Small segments, so that making the next one is hit as well; no snapshots.
+const SEGMENT: (&str, &str) = ("quorate.logSegmentBytes", "1048576");
+
+/// What the client sees of a server whose disk is full.
+const SYSTEM_ERROR: i32 = -1;
+
+/// A wrapper that has a system call of the server fail; `when` as strace has it.
+fn injecting(node: &Node, call: &str, error: &str, when: &str) -> Wrapper {
+    let log = node.folder().join("strace.log");
+    let program = [
+        // The tracer is the grandchild, so the server keeps its place and dies with the test.
+        "strace",
+        "-D",
+        "-f",
+        "-qq",
+        "-o",
+        log.to_str().unwrap(),
+        "-e",
+        &format!("trace={call}"),
+        "-e",
+        &format!("inject={call}:error={error}:when={when}"),
+    ];
+    Wrapper {
+        program: program.into_iter().map(str::to_owned).collect(),
+        variables: Vec::new(),
+    }
+}
+
+/// Runs a load until the server ends itself, and checks that a good disk then has everything.
+fn fails_and_loses_nothing(test: &str, call: &str, error: &str, when: &str, words: &[&str]) {
+    if !succeeds("strace", &["-e", "trace=none", "true"]) {
+        skip(test, "strace is missing, or may not trace");
+        return;
+    }
+    let seed = seed(test);
+    let mut node = Node::new().with(SEGMENT.0, SEGMENT.1).started();
+    let address = node.address();
+    let mut workers: Vec<Worker> = (0..2)
+        .map(|number| Worker::new(address, number, seed))
+        .collect();
+    let (progress, _reached) = Progress::new();
+    node.signal("TERM");
+    assert_eq!(node.wait_exit(PATIENCE).code(), Some(0));
+    let wrapper = injecting(&node, call, error, when);
+    node.set_wrapper(Some(wrapper));
+    node.start();
+    for worker in &mut workers {
+        worker.settle(address, &progress);
+    }
+    run_all(&mut workers, address, &progress, false, || ());
+    // All connections have ended, so the server has noticed.
+    let log = node.log_tail();
+    let status = node.wait_exit(FAIL_LIMIT);
+    let whole = fs::read_to_string(node.folder().join("server.log")).unwrap_or(log);
+    assert_eq!(status.code(), Some(EXIT_STORAGE), "{status}\n{whole}");
+    let line = whole
+        .lines()
+        .rfind(|line| line.starts_with("quorate: "))
+        .unwrap_or_default();
+    for word in words {
+        assert!(line.contains(word), "{word:?} is not in: {line}\n{whole}");
+    }
+    node.set_wrapper(None);
+    node.start();
+    for worker in &mut workers {
+        worker.settle(address, &progress);
+        assert!(worker.counts.acknowledged > 10, "{:?}", worker.counts);
+    }
+}
+
+/// Once is enough: after a failed fsync the kernel may call the next one a success and have lost
+/// the data (Rebello et al., ATC 2020).
+#[test]
+fn one_failed_fsync_ends_the_server_and_loses_nothing() {
+    let test = "one_failed_fsync_ends_the_server_and_loses_nothing";
+    fails_and_loses_nothing(test, "fdatasync", "EIO", "40", &["sync", "check the disk"]);
+}
+
+#[test]
+fn a_disk_that_fails_every_fsync_ends_the_server_and_loses_nothing() {
+    let test = "a_disk_that_fails_every_fsync_ends_the_server_and_loses_nothing";
+    fails_and_loses_nothing(test, "fdatasync", "EIO", "25+", &["sync", "check the disk"]);
+}
+
+#[test]
+fn a_failed_write_ends_the_server_and_loses_nothing() {
+    let test = "a_failed_write_ends_the_server_and_loses_nothing";
+    fails_and_loses_nothing(test, "pwrite64", "EIO", "50", &["write", "check the disk"]);
+}
+
+#[test]
+fn short_and_interrupted_writes_are_continued() {
+    let test = "short_and_interrupted_writes_are_continued";
+    let seed = seed(test);
+    let mut node = Node::new().with_busy_storage();
+    let Some(shim) = build_shim(node.folder()) else {
+        skip(test, "there is no C compiler (cc)");
+        return;
+    };
+    node.set_wrapper(Some(shimmed(&shim, "SHIM_SHORT", "1")));
+    node.start();
+    let address = node.address();
+    let mut workers: Vec<Worker> = (0..2)
+        .map(|number| Worker::new(address, number, seed))
+        .collect();
+    let (progress, reached) = Progress::new();
+    for _ in 0..2 {
+        progress.set_target(1_500);
+        run_all(&mut workers, address, &progress, false, || {
+            let waited = reached.recv_timeout(PATIENCE);
+            node.kill();
+            waited.expect("writes go on");
+        });
+        node.start();
+        for worker in &mut workers {
+            worker.settle(address, &progress);
+        }
+    }
+}
+
+/// The server dies in the middle of a write: some of its sectors are new, the rest is not.
+#[test]
+fn a_torn_write_is_cut_off_and_loses_nothing() {
+    let test = "a_torn_write_is_cut_off_and_loses_nothing";
+    let seed = seed(test);
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut node = Node::new().with_busy_storage();
+    let Some(shim) = build_shim(node.folder()) else {
+        skip(test, "there is no C compiler (cc)");
+        return;
+    };
+    node.start();
+    let address = node.address();
+    let mut workers: Vec<Worker> = (0..2)
+        .map(|number| Worker::new(address, number, seed))
+        .collect();
+    let (progress, _reached) = Progress::new();
+    for _ in 0..8 {
+        node.kill();
+        // Starting takes some writes, too, and may be torn as well.
+        let writes = rng.random_range(8..200);
+        node.set_wrapper(Some(shimmed(&shim, "SHIM_TORN", &writes.to_string())));
+        node.start();
+        for worker in &mut workers {
+            worker.settle(address, &progress);
+        }
+        run_all(&mut workers, address, &progress, false, || ());
+        let status = node.wait_exit(FAIL_LIMIT);
+        let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+        assert_eq!(signal, Some(9), "{status}");
+        node.set_wrapper(None);
+        node.start();
+        for worker in &mut workers {
+            worker.settle(address, &progress);
+        }
+    }
+    let unanswered: u64 = workers.iter().map(|worker| worker.counts.unanswered).sum();
+    let log = fs::read_to_string(node.folder().join("server.log")).unwrap();
+    let torn = log
+        .lines()
+        .filter(|line| line.contains("cut off a write"))
+        .count();
+    say(&format!(
+        "{test}: {torn} of 8 were torn in the log; {unanswered} unanswered"
+    ));
+    assert!(torn > 0 && unanswered > 0, "nothing was torn");
+}
+
+/// A file system of its own, of some MiB; it goes with this.
+#[derive(Debug)]
+struct SmallDisk {
+    folder: PathBuf,
+}
+
+impl SmallDisk {
+    fn mount(folder: &Path, mib: u32) -> Option<Self> {
+        let folder = folder.join("disk");
+        fs::create_dir(&folder).unwrap();
+        let size = format!("size={mib}m");
+        let arguments = [
+            "-t",
+            "tmpfs",
+            "-o",
+            &size,
+            "quorate-test",
+            folder.to_str().unwrap(),
+        ];
+        succeeds("mount", &arguments).then_some(Self { folder })
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.folder.join("ballast")
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: a server that is still running must not keep it for ever.
+        succeeds("umount", &["-l", self.folder.to_str().unwrap()]);
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_writes_serves_the_rest_and_recovers_when_space_returns() {
+    let test = "a_full_disk_refuses_writes_serves_the_rest_and_recovers_when_space_returns";
+    fills_up(test, Node::new().with(SEGMENT.0, SEGMENT.1));
+}
+
+#[test]
+fn a_full_disk_at_the_time_of_a_snapshot_does_no_more_harm() {
+    let test = "a_full_disk_at_the_time_of_a_snapshot_does_no_more_harm";
+    fills_up(
+        test,
+        Node::new().with_busy_storage().with("snapCount", "60"),
+    );
+}
+
+fn fills_up(test: &str, mut node: Node) {
+    let Some(disk) = SmallDisk::mount(node.folder(), 16) else {
+        skip(test, "it takes root to mount a small disk");
+        return;
+    };
+    fs::write(disk.ballast(), vec![1; 6 << 20]).unwrap();
+    node.set_data_dir(&disk.folder.join("data"));
+    node.start();
+    let mut client = node.connect_for(1_000);
+    let mut idle = node.connect_for(1_000);
+    client.call(&create("/d", b"", 0)).unwrap();
+    idle.call(&create("/idle", b"", 1)).unwrap();
+
+    // A znode for each write, so that snapshots grow as well as the log.
+    let mut written = Written::default();
+    let deadline = Instant::now() + PATIENCE;
+    while written.create_next(&mut client) == 0 {
+        assert!(Instant::now() < deadline, "the disk does not fill up");
+        idle.call(&Request::Ping).unwrap();
+    }
+    say(&format!(
+        "{test}: full after {} writes",
+        written.outcomes.len()
+    ));
+
+    // For longer than the session timeout: reads and pings are served, nobody expires. A snapshot
+    // may free some of the log, so a write may get through now and then.
+    let until = Instant::now() + Duration::from_millis(2_500);
+    let mut refused = 0;
+    while Instant::now() < until {
+        let reply = client.call(&get_data("/d/n0", false)).unwrap();
+        assert_eq!(reply.data(), Some(&value(0)[..]));
+        if written.create_next(&mut client) == SYSTEM_ERROR {
+            refused += 1;
+        }
+        idle.call(&Request::Ping).unwrap();
+        assert_eq!(idle.call(&get_data("/idle", false)).unwrap().code(), 0);
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert!(refused > 0, "the disk was not full");
+    assert!(!node.has_ended(), "{}", node.log_tail());
+
+    fs::remove_file(disk.ballast()).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while written.create_next(&mut client) != 0 {
+        assert!(
+            Instant::now() < deadline,
+            "writes stay refused:\n{}",
+            node.log_tail()
+        );
+        idle.call(&Request::Ping).unwrap();
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(
+        idle.call(&get_data("/idle", false)).unwrap().code(),
+        0,
+        "the session is alive"
+    );
+    let session = client.session();
+    node.kill();
+    node.start();
+    let mut client = Connection::resume(node.address(), &session, client.last_zxid)
+        .unwrap()
+        .expect("the session is alive");
+    written.check(&mut client);
+    drop(node);
+    drop(disk);
+}
+
+/// What was written, by number: its error code.
+#[derive(Debug, Default)]
+struct Written {
+    outcomes: Vec<i32>,
+}
+
+impl Written {
+    fn create_next(&mut self, client: &mut Connection) -> i32 {
+        let number = self.outcomes.len();
+        let reply = client
+            .call(&create(&format!("/d/n{number}"), &value(number), 0))
+            .unwrap_or_else(|error| panic!("write {number}: {error}"));
+        let code = reply.code();
+        assert!(code == 0 || code == SYSTEM_ERROR, "write {number}: {code}");
+        self.outcomes.push(code);
+        code
+    }
+
+    /// All that was acknowledged is there, and nothing that was refused.
+    fn check(&self, client: &mut Connection) {
+        for (number, code) in self.outcomes.iter().enumerate() {
+            let reply = client
+                .call(&get_data(&format!("/d/n{number}"), false))
+                .unwrap();
+            assert_eq!(reply.code() == 0, *code == 0, "write {number}");
+            if *code == 0 {
+                assert_eq!(reply.data(), Some(&value(number)[..]), "write {number}");
+            }
+        }
+    }
+}
+
+/// 20 KiB that do not compress and differ from write to write.
+fn value(number: usize) -> Vec<u8> {
+    let mut bytes = vec![0; 20 << 10];
+    StdRng::seed_from_u64(number as u64).fill(&mut bytes[..]);
+    bytes
+}

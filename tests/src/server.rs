@@ -1,0 +1,306 @@
+//! ZooKeeper-compatible servers as child processes: Apache ZooKeeper and Quorate.
+//!
+//! Both are started from the same `zoo.cfg`, each in a temporary folder and on a free loopback port,
+//! and count as started once `srvr` reports a mode. Which of the two answers is all a test may know;
+//! a difference in how they are driven belongs in here.
+
+use std::fmt::Write as _;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::process::{POLL, Process, run};
+
+/// Generous: a JVM on a busy machine.
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// A debug build of the whole server, from nothing.
+const BUILD_LIMIT: Duration = Duration::from_secs(900);
+/// Another process may take a port between our choosing it and the server's binding it.
+const START_ATTEMPTS: usize = 3;
+
+/// Where Debian puts the jars of the packages `zookeeper` and `libcurator-recipes-java`.
+pub const DEBIAN_JARS: &str = "/usr/share/java";
+
+/// Whose server it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Product {
+    ApacheZookeeper,
+    Quorate,
+}
+
+/// What a test may choose about a server; the rest is the same for all.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Unit of the session expiry, in milliseconds. Short, so that expiry can be waited for.
+    pub tick_ms: u32,
+    /// Further lines of `zoo.cfg`.
+    pub extra: Vec<(String, String)>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            tick_ms: 200,
+            extra: Vec::new(),
+        }
+    }
+}
+
+impl Settings {
+    /// Adds a line to `zoo.cfg`.
+    #[must_use]
+    pub fn with(mut self, key: &str, value: &str) -> Self {
+        self.extra.push((key.to_owned(), value.to_owned()));
+        self
+    }
+}
+
+/// A server that is up and serving.
+#[derive(Debug)]
+pub struct Server {
+    product: Product,
+    port: u16,
+    process: Process,
+    folder: TempDir,
+}
+
+impl Server {
+    /// Starts a standalone server and waits until it serves.
+    ///
+    /// # Errors
+    /// The program is missing, ends early, or does not serve in time; the text carries its output.
+    pub fn start(product: Product, settings: &Settings) -> io::Result<Self> {
+        let mut last = io::Error::other("no attempt made");
+        for _ in 0..START_ATTEMPTS {
+            match Self::try_start(product, settings) {
+                Ok(server) => return Ok(server),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    fn try_start(product: Product, settings: &Settings) -> io::Result<Self> {
+        let folder = tempfile::Builder::new()
+            .prefix("quorate-interop-")
+            .tempdir()?;
+        let port = free_port()?;
+        std::fs::write(
+            folder.path().join("zoo.cfg"),
+            zoo_cfg(folder.path(), port, settings),
+        )?;
+        let process = launch(product, folder.path())?;
+        let mut server = Self {
+            product,
+            port,
+            process,
+            folder,
+        };
+        server.wait_until_serving()?;
+        Ok(server)
+    }
+
+    /// Kills the server and starts it again on its data, its port and its settings.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn restart(&mut self) -> io::Result<()> {
+        self.process.kill();
+        self.process = launch(self.product, self.folder.path())?;
+        self.wait_until_serving()
+    }
+
+    #[must_use]
+    pub fn product(&self) -> Product {
+        self.product
+    }
+
+    /// Where clients connect.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    /// The answer to a four-letter word.
+    ///
+    /// # Errors
+    /// Nobody listens, or the answer does not end in time.
+    pub fn four_letter_word(&self, word: &str) -> io::Result<String> {
+        four_letter_word(self.address(), word.as_bytes())
+    }
+
+    fn wait_until_serving(&mut self) -> io::Result<()> {
+        let deadline = Instant::now() + START_LIMIT;
+        loop {
+            if self
+                .four_letter_word("srvr")
+                .is_ok_and(|text| text.contains("\nMode: "))
+            {
+                return Ok(());
+            }
+            let ended = self.process.exit_status();
+            if ended.is_some() || Instant::now() >= deadline {
+                return Err(io::Error::other(format!(
+                    "{:?} does not serve ({}); its output:\n{}",
+                    self.product,
+                    ended.map_or_else(|| "still running".to_owned(), |status| status.to_string()),
+                    self.process.log_tail()
+                )));
+            }
+            thread::sleep(POLL);
+        }
+    }
+}
+
+/// Asks one four-letter word and reads to the end of the answer.
+///
+/// # Errors
+/// Nobody listens, or the answer does not end in time.
+pub fn four_letter_word(address: SocketAddr, word: &[u8]) -> io::Result<String> {
+    let limit = Duration::from_secs(10);
+    let mut stream = TcpStream::connect_timeout(&address, limit)?;
+    stream.set_read_timeout(Some(limit))?;
+    stream.set_write_timeout(Some(limit))?;
+    stream.write_all(word)?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let _ = stream.shutdown(Shutdown::Both);
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// A loopback port nobody listens on at the moment.
+///
+/// # Errors
+/// The system has none left.
+pub fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
+        .local_addr()?
+        .port())
+}
+
+fn zoo_cfg(folder: &Path, port: u16, settings: &Settings) -> String {
+    let mut text = format!(
+        "tickTime={}\n\
+         dataDir={}\n\
+         clientPort={port}\n\
+         clientPortAddress=127.0.0.1\n\
+         maxClientCnxns=0\n\
+         maxSessionTimeout=60000\n\
+         admin.enableServer=false\n\
+         4lw.commands.whitelist=*\n\
+         extendedTypesEnabled=true\n\
+         znode.container.checkIntervalMs={CONTAINER_CHECK_MS}\n",
+        settings.tick_ms,
+        folder.join("data").display()
+    );
+    for (key, value) in &settings.extra {
+        let _ = writeln!(text, "{key}={value}");
+    }
+    text
+}
+
+/// How often empty containers and overdue TTL znodes are looked for; a minute by default.
+const CONTAINER_CHECK_MS: u32 = 500;
+
+fn launch(product: Product, folder: &Path) -> io::Result<Process> {
+    let (name, mut command) = match product {
+        Product::ApacheZookeeper => ("Apache ZooKeeper", apache_zookeeper_command()),
+        Product::Quorate => ("Quorate", quorate_command()?),
+    };
+    command.arg("zoo.cfg").current_dir(folder);
+    Process::start(name, command, &folder.join("server.log"))
+}
+
+fn apache_zookeeper_command() -> Command {
+    let mut command = java(&["zookeeper", "slf4j-simple"]);
+    command
+        .arg("-Xmx512m")
+        // This key alone is read as a bare system property, which zoo.cfg cannot set.
+        .arg(format!(
+            "-Dznode.container.checkIntervalMs={CONTAINER_CHECK_MS}"
+        ))
+        .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain");
+    command
+}
+
+/// A JVM tuned to start fast, with the named jars of Debian on its class path (their manifests name
+/// the jars they need in turn).
+#[must_use]
+pub fn java(jars: &[&str]) -> Command {
+    let mut command = Command::new("java");
+    command
+        .args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"])
+        .arg(class_path(jars));
+    command
+}
+
+/// The class path of the named jars of Debian.
+#[must_use]
+pub fn class_path(jars: &[&str]) -> String {
+    let paths: Vec<String> = jars
+        .iter()
+        .map(|jar| format!("{DEBIAN_JARS}/{jar}.jar"))
+        .collect();
+    paths.join(":")
+}
+
+fn quorate_command() -> io::Result<Command> {
+    let mut command = Command::new(quorate_binary()?);
+    command.arg("serve");
+    Ok(command)
+}
+
+/// The `quorate` binary: the one `QUORATE_BIN` names, or the workspace's own, built once per run so
+/// that a stale one is never tested.
+///
+/// # Errors
+/// It does not build.
+pub fn quorate_binary() -> io::Result<PathBuf> {
+    static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    BINARY
+        .get_or_init(|| match std::env::var_os("QUORATE_BIN") {
+            Some(path) => Ok(path.into()),
+            None => build_quorate().map_err(|error| error.to_string()),
+        })
+        .clone()
+        .map_err(io::Error::other)
+}
+
+fn build_quorate() -> io::Result<PathBuf> {
+    // The test sits in <target>/<profile>/deps.
+    let test = std::env::current_exe()?;
+    let profile_folder = test
+        .parent()
+        .and_then(Path::parent)
+        .ok_or_else(|| io::Error::other("the test binary is not in a target folder"))?;
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args([
+        "build",
+        "--package",
+        "quorate-cli",
+        "--message-format",
+        "short",
+    ]);
+    command.current_dir(env!("CARGO_MANIFEST_DIR"));
+    if let Some(target_folder) = profile_folder.parent() {
+        command.arg("--target-dir").arg(target_folder);
+    }
+    if profile_folder.ends_with("release") {
+        command.arg("--release");
+    }
+    let built = run(command, "", BUILD_LIMIT)?;
+    if !built.success {
+        return Err(io::Error::other(format!(
+            "quorate does not build:\n{}",
+            built.stderr
+        )));
+    }
+    Ok(profile_folder.join("quorate"))
+}
