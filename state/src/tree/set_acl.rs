@@ -30,10 +30,10 @@ impl DataTree {
             None => AclId::OPEN,
             Some(acl) => self.number_acl(acl),
         };
-        self.rewrite(found, &NewData::Keep, |znode| {
+        let stat = self.rewrite(found, &NewData::Keep, |znode| {
             znode.acl = acl;
             znode.aversion = next_version(znode.aversion);
         });
-        Ok(self.nodes.stat(found.id))
+        Ok(stat)
     }
 }
