@@ -138,6 +138,8 @@ impl Server {
                 skip_acl: config.skip_acl,
                 enforce_quota: config.enforce_quota,
                 ttl_disabled: !config.ttl_nodes_enabled,
+                // Certificates come with TLS, which is not served yet.
+                x509_enabled: false,
             },
             log: LogStore::new(Arc::clone(&log)),
             space: log.space(),

@@ -185,6 +185,14 @@ impl Outbox {
         inner.end
     }
 
+    /// Why the connection is to end at once, whatever is still to be sent.
+    pub fn cut_reason(&self) -> Option<Disconnect> {
+        match self.lock().end {
+            Some(End::AtOnce(reason)) => Some(reason),
+            _ => None,
+        }
+    }
+
     /// Whether so much waits to be sent that no more requests should be read for now.
     pub fn is_congested(&self) -> bool {
         self.lock().is_congested()
