@@ -39,7 +39,6 @@ pub struct Outbox {
     /// Unique for ever: see [`quorate_state::Connection`].
     number: u64,
     peer: SocketAddr,
-    bytes_max: usize,
     established_ms: i64,
     inner: Mutex<Inner>,
     ready: Notify,
@@ -120,7 +119,6 @@ impl Outbox {
         Self {
             number,
             peer,
-            bytes_max,
             established_ms,
             ready: Notify::new(),
             inner: Mutex::new(Inner {
@@ -183,14 +181,6 @@ impl Outbox {
         inner.signalled = false;
         std::mem::swap(&mut inner.frames, out);
         inner.end
-    }
-
-    /// Why the connection is to end at once, whatever is still to be sent.
-    pub fn cut_reason(&self) -> Option<Disconnect> {
-        match self.lock().end {
-            Some(End::AtOnce(reason)) => Some(reason),
-            _ => None,
-        }
     }
 
     /// Whether so much waits to be sent that no more requests should be read for now.
@@ -267,7 +257,7 @@ impl Inner {
         self.owed.len()
     }
 
-    /// Adds an answer that cannot be given yet. Returns how many are owed now.
+    /// Adds an answer that cannot be given yet.
     pub fn owe(&mut self, owed: Owed) {
         self.owed.push_back(owed);
     }
