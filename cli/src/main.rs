@@ -73,7 +73,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(exit) => exit.into(),
         Err(failure) => {
-            eprintln!("quorate: {}", failure.message);
+            logging::print_error(format!("quorate: {}", failure.message));
             failure.exit.into()
         }
     }

@@ -185,20 +185,37 @@ impl Replica {
     }
 
     /// Answers requests of one connection in their order, or parks them behind what it is still
-    /// owed.
+    /// owed. Those that were parked for want of room come first.
     pub fn answer(&self, outbox: &Outbox, requests: &mut Vec<Local>) {
-        if requests.is_empty() {
+        // A parked answer may touch watches; those that come to be parked from here on wait for the
+        // next time.
+        let has_ready = outbox.lock().has_ready_answer();
+        if requests.is_empty() && !has_ready {
             return;
         }
         let state = self.state.read();
-        let touches_watches = requests.iter().any(|local| local.ask.touches_watches());
+        let touches_watches = has_ready || requests.iter().any(|local| local.ask.touches_watches());
         let mut watches = touches_watches.then(|| self.watches.lock());
         let mut inner = outbox.lock();
         let now_us = self.clock.monotonic_us();
         let mut tally = Tally::default();
+        while has_ready
+            && inner.has_ready_answer()
+            && let Some(local) = inner.pop_local()
+        {
+            self.give(
+                &state,
+                watches.as_deref_mut(),
+                outbox,
+                &mut inner,
+                local,
+                now_us,
+                &mut tally,
+            );
+        }
         for local in requests.drain(..) {
             inner.count_received(local.op, local.xid);
-            if inner.owed_count() > 0 {
+            if inner.owed_count() > 0 || inner.is_congested() {
                 inner.owe(Owed::Local(local));
             } else {
                 self.give(
@@ -309,7 +326,7 @@ impl Replica {
             // taken away in between; it must not hear an answer meant for another request.
             _ => inner.end_with(End::AtOnce(Disconnect::SessionMoved)),
         }
-        while let Some(local) = inner.pop_local() {
+        while let Some(local) = inner.pop_local_or_park() {
             self.give(
                 state,
                 Some(watches),

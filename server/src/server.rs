@@ -88,6 +88,7 @@ impl Server {
 
         let server_id = u64::from(config.server_id);
         let mut data_dir = DataDir::open(&config.data_dir, &config.log_dir)?;
+        data_dir.check_server(server_id)?;
         let options = LogOptions {
             segment_bytes: config.log_segment_bytes,
             ..LogOptions::default()
@@ -100,14 +101,16 @@ impl Server {
             data_dir.initialize(identity, &options)?;
         }
         let (failed, storage_failed) = watch::channel(None);
-        let log = Arc::new(data_dir.open_log(
+        let snapshots = data_dir.open_snapshots()?;
+        // Damage has to show before the log is written to: a refusal leaves the disk as it was.
+        let (log, loaded) = data_dir.open_log_after(
             options,
             Arc::new(move |error: &StorageError| {
                 failed.send_replace(Some(error.clone()));
             }),
-        )?);
-        let snapshots = data_dir.open_snapshots()?;
-        let loaded = snapshot_io::load_newest(&snapshots, &log)?;
+            |purged| snapshot_io::load_newest(&snapshots, purged),
+        )?;
+        let log = Arc::new(log);
 
         let metrics = Arc::new(Metrics::new());
         let sessions = Arc::new(SessionTracker::new(config.tick_ms.into()));
@@ -135,6 +138,8 @@ impl Server {
                 skip_acl: config.skip_acl,
                 enforce_quota: config.enforce_quota,
                 ttl_disabled: !config.ttl_nodes_enabled,
+                // Certificates come with TLS, which is not served yet.
+                x509_enabled: false,
             },
             log: LogStore::new(Arc::clone(&log)),
             space: log.space(),

@@ -67,6 +67,14 @@ impl SessionTracker {
         }
     }
 
+    /// Gives every session its full timeout from now on, as after a start: this server stood still
+    /// (paused, starved, its machine suspended), and what clients sent meanwhile is yet to be read.
+    pub fn pardon(&self, now_ms: u64) {
+        for timer in &self.timers {
+            timer.pulse.touch(now_ms);
+        }
+    }
+
     /// Follows what an applied command did to a session.
     pub fn on_event(&self, event: &SessionEvent, now_ms: u64) {
         match *event {

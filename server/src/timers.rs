@@ -26,6 +26,8 @@ pub(crate) async fn expire_sessions(
     tick: Duration,
     stop: CancellationToken,
 ) {
+    let tick_ms = u64::try_from(tick.as_millis()).unwrap_or(u64::MAX);
+    let mut looked_ms = clock.monotonic_ms();
     loop {
         // Deadlines are multiples of a tick and none is nearer than the shortest timeout, so looking
         // once in half a tick adds at most that to the time a session may be silent.
@@ -33,10 +35,20 @@ pub(crate) async fn expire_sessions(
             () = tokio::time::sleep(tick / 2) => {}
             () = stop.cancelled() => return,
         }
+        let now_ms = clock.monotonic_ms();
+        let blind_ms = now_ms.saturating_sub(looked_ms).saturating_sub(tick_ms / 2);
+        looked_ms = now_ms;
+        if blind_ms > tick_ms {
+            tracing::warn!(
+                blind_ms,
+                "this server stood still; no session expires for that"
+            );
+            sessions.pardon(now_ms);
+        }
         if consensus.role() != Role::Leader || !consensus.has_space() {
             continue;
         }
-        for overdue in sessions.overdue(clock.monotonic_ms()) {
+        for overdue in sessions.overdue(now_ms) {
             tracing::info!(session = %overdue.session, "session expired");
             let action = Action::ExpireSession {
                 session: overdue.session,

@@ -58,6 +58,8 @@ pub struct Rules {
     pub enforce_quota: bool,
     /// `extendedTypesEnabled=false`: TTL modes are not implemented.
     pub ttl_disabled: bool,
+    /// Clients may prove who they are by certificate, so ACLs may name them by it.
+    pub x509_enabled: bool,
 }
 
 /// What a command does.

@@ -22,12 +22,15 @@ use crate::pages::Pages;
 use crate::sessions::{Session, Sessions};
 use crate::state::State;
 use crate::tree::acl::AclId;
-use crate::tree::nodes::{NodeId, Nodes};
+use crate::tree::nodes::{Family, NodeId, Nodes};
 use crate::tree::znode::{Kind, Znode};
 use crate::tree::{DataTree, Quotas};
 
 /// The version in front of every snapshot.
 const VERSION: u8 = 1;
+
+/// The ACL of the root, and of every znode whose record names none.
+const FIRST_ACL: u32 = 0;
 
 /// Snapshots are written and read in pieces of this size.
 const BUFFER: usize = 128 * 1024;
@@ -86,8 +89,15 @@ struct ZnodeRecord<'a> {
     name: Cow<'a, str>,
     data: Option<Blob<'a>>,
     czxid: i64,
-    mzxid: i64,
     ctime: i64,
+    /// Left out for a persistent znode with the first ACL that was never set and never had a child:
+    /// most are like that.
+    more: Option<More<'a>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct More<'a> {
+    mzxid: i64,
     mtime: i64,
     version: i32,
     aversion: i32,
@@ -206,27 +216,13 @@ impl StateView {
                 number,
                 entries: (number == next).then(|| Cow::Borrowed(&**self.nodes.acls.get(znode.acl))),
             };
-            let family = self.nodes.family(id);
-            let (kind, detail) = match znode.kind {
-                Kind::Persistent => (0, 0),
-                Kind::Ephemeral(owner) => (1, owner.get()),
-                Kind::Container => (2, 0),
-                Kind::Ttl(ttl_ms) => (3, ttl_ms),
-            };
             let record = ZnodeRecord {
                 depth,
                 name: Cow::Borrowed(self.nodes.name(id)),
                 data: znode.data.map(Blob::Borrowed),
                 czxid: znode.czxid,
-                mzxid: znode.mzxid,
                 ctime: znode.ctime,
-                mtime: znode.mtime,
-                version: znode.version,
-                aversion: znode.aversion,
-                acl,
-                kind,
-                detail,
-                family: family.map(|family| (family.created, family.pzxid)),
+                more: more(&znode, acl, self.nodes.family(id)),
             };
             rmp_serde::encode::write(out, &record)?;
         }
@@ -298,21 +294,22 @@ impl Loader {
         for _ in 0..count {
             let record = ZnodeRecord::deserialize(&mut *records)?;
             match &mut tree {
-                None => tree = Some(self.root(&record)?),
+                None => tree = Some(self.root(&record, count)?),
                 Some(tree) => self.znode(tree, &record, sessions)?,
             }
         }
         tree.ok_or(SnapshotError::Contradiction("it has no root"))
     }
 
-    fn root(&mut self, record: &ZnodeRecord<'_>) -> Result<DataTree, SnapshotError> {
-        if record.depth != 0 || !record.name.is_empty() || record.kind != 0 {
+    fn root(&mut self, record: &ZnodeRecord<'_>, count: u64) -> Result<DataTree, SnapshotError> {
+        if record.depth != 0 || !record.name.is_empty() {
             return Err(SnapshotError::Contradiction(
                 "it does not begin at the root",
             ));
         }
         let mut tree = DataTree::empty();
-        let acl = self.acl(&mut tree, &record.acl)?;
+        tree.expect_znodes(count);
+        let acl = self.acl(&mut tree, record.more.as_ref())?;
         tree.plant_root(&znode(record, acl, Kind::Persistent));
         self.enter(&mut tree, NodeId::ROOT, digest::ROOT_PATH, 0, record);
         Ok(tree)
@@ -338,18 +335,8 @@ impl Loader {
         if record.name.is_empty() || record.name.contains('/') {
             return Err(SnapshotError::Contradiction("a name is none"));
         }
-        let kind = match record.kind {
-            0 => Kind::Persistent,
-            1 => Kind::Ephemeral(
-                SessionId::new(record.detail)
-                    .filter(|owner| sessions.get(*owner).is_some())
-                    .ok_or(SnapshotError::Contradiction("an ephemeral has no session"))?,
-            ),
-            2 => Kind::Container,
-            3 => Kind::Ttl(record.detail),
-            _ => return Err(SnapshotError::Contradiction("a kind of znode is unknown")),
-        };
-        let acl = self.acl(tree, &record.acl)?;
+        let kind = kind(record.more.as_ref(), sessions)?;
+        let acl = self.acl(tree, record.more.as_ref())?;
         let place = digest::step(parent_place, record.name.as_bytes());
         let len = parent_len + 1 + record.name.len();
         let id = tree.plant(parent, place, len, &znode(record, acl, kind));
@@ -366,36 +353,82 @@ impl Loader {
         len: usize,
         record: &ZnodeRecord<'_>,
     ) {
-        if let Some((created, pzxid)) = record.family {
+        if let Some((created, pzxid)) = record.more.as_ref().and_then(|more| more.family) {
             tree.found_family(id, place, created, pzxid);
         }
         self.ancestors.push((id, place, len));
     }
 
-    fn acl(&mut self, tree: &mut DataTree, record: &AclRecord<'_>) -> Result<AclId, SnapshotError> {
-        if let Some(entries) = &record.entries {
+    fn acl(
+        &mut self,
+        tree: &mut DataTree,
+        more: Option<&More<'_>>,
+    ) -> Result<AclId, SnapshotError> {
+        if let Some(entries) = more.and_then(|more| more.acl.entries.as_ref()) {
             self.acls.push(tree.number_acl(entries.to_vec()));
         }
+        let number = more.map_or(FIRST_ACL, |more| more.acl.number);
         self.acls
-            .get(record.number as usize)
+            .get(number as usize)
             .copied()
             .ok_or(SnapshotError::Contradiction("an ACL is unknown"))
     }
 }
 
-fn znode<'a>(record: &'a ZnodeRecord<'_>, acl: AclId, kind: Kind) -> Znode<'a> {
-    Znode {
-        name: record.name.as_bytes(),
-        data: record.data.as_ref().map(AsRef::as_ref),
-        czxid: record.czxid,
-        mzxid: record.mzxid,
-        ctime: record.ctime,
-        mtime: record.mtime,
-        version: record.version,
-        aversion: record.aversion,
+/// What a record says of a znode beyond the usual; `None` if that is nothing.
+fn more<'a>(znode: &Znode<'_>, acl: AclRecord<'a>, family: Option<&Family>) -> Option<More<'a>> {
+    let usual = Znode::new(znode.name, znode.data, znode.czxid, znode.ctime);
+    let is_usual = (znode.mzxid, znode.mtime, znode.version, znode.aversion)
+        == (usual.mzxid, usual.mtime, usual.version, usual.aversion)
+        && znode.kind == usual.kind
+        && (acl.number, &acl.entries) == (FIRST_ACL, &None)
+        && family.is_none();
+    let (kind, detail) = match znode.kind {
+        Kind::Persistent => (0, 0),
+        Kind::Ephemeral(owner) => (1, owner.get()),
+        Kind::Container => (2, 0),
+        Kind::Ttl(ttl_ms) => (3, ttl_ms),
+    };
+    (!is_usual).then(|| More {
+        mzxid: znode.mzxid,
+        mtime: znode.mtime,
+        version: znode.version,
+        aversion: znode.aversion,
         acl,
         kind,
+        detail,
+        family: family.map(|family| (family.created, family.pzxid)),
+    })
+}
+
+fn kind(more: Option<&More<'_>>, sessions: &Sessions) -> Result<Kind, SnapshotError> {
+    let Some(more) = more else {
+        return Ok(Kind::Persistent);
+    };
+    match more.kind {
+        0 => Ok(Kind::Persistent),
+        1 => SessionId::new(more.detail)
+            .filter(|owner| sessions.get(*owner).is_some())
+            .map(Kind::Ephemeral)
+            .ok_or(SnapshotError::Contradiction("an ephemeral has no session")),
+        2 => Ok(Kind::Container),
+        3 => Ok(Kind::Ttl(more.detail)),
+        _ => Err(SnapshotError::Contradiction("a kind of znode is unknown")),
     }
+}
+
+fn znode<'a>(record: &'a ZnodeRecord<'_>, acl: AclId, kind: Kind) -> Znode<'a> {
+    let data = record.data.as_ref().map(AsRef::as_ref);
+    let mut znode = Znode::new(record.name.as_bytes(), data, record.czxid, record.ctime);
+    znode.acl = acl;
+    znode.kind = kind;
+    if let Some(more) = &record.more {
+        znode.mzxid = more.mzxid;
+        znode.mtime = more.mtime;
+        znode.version = more.version;
+        znode.aversion = more.aversion;
+    }
+    znode
 }
 
 fn session_record(session: &Session) -> SessionRecord {

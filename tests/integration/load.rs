@@ -145,6 +145,8 @@ pub(crate) struct Worker {
     rng: StdRng,
     connection: Option<Connection>,
     session: Session,
+    /// The session was closed, and that was acknowledged; there is no other yet.
+    is_closed: bool,
     last_zxid: i64,
     values: u64,
     /// What is known to be there: all that was acknowledged.
@@ -167,6 +169,7 @@ impl Worker {
         Self {
             rng: StdRng::seed_from_u64(seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
             session: connection.session(),
+            is_closed: false,
             last_zxid: connection.last_zxid,
             connection: Some(connection),
             values: 0,
@@ -191,9 +194,14 @@ impl Worker {
             let Ok(connection) = Connection::open(address, SESSION_MS) else {
                 return;
             };
-            self.session = connection.session();
-            self.connection = Some(connection);
+            self.begin(connection);
         }
+    }
+
+    fn begin(&mut self, connection: Connection) {
+        self.session = connection.session();
+        self.is_closed = false;
+        self.connection = Some(connection);
     }
 
     /// Returns whether the session was closed, and that was acknowledged.
@@ -275,6 +283,7 @@ impl Worker {
                 );
                 self.known.end_session(self.session.id.get());
                 self.counts.closed += 1;
+                self.is_closed = true;
                 self.on_zxid(reply.zxid, progress);
                 true
             }
@@ -424,9 +433,7 @@ impl Worker {
         }
         self.settle_unanswered(&actual);
         if self.connection.is_none() {
-            let connection = Connection::open(address, SESSION_MS).unwrap();
-            self.session = connection.session();
-            self.connection = Some(connection);
+            self.begin(Connection::open(address, SESSION_MS).unwrap());
         } else if self.rng.random_ratio(1, 6) {
             self.abandon(address);
         }
@@ -441,7 +448,7 @@ impl Worker {
         let writes: Vec<&Action> = unanswered.iter().filter(is_write).collect();
         self.counts.unanswered += writes.len() as u64;
         let mut candidate = self.known.clone();
-        let mut closed = false;
+        let mut closed = self.is_closed;
         let mut first_difference = None;
         for done in 0..=writes.len() {
             let mut checked = candidate.clone();
@@ -491,9 +498,7 @@ impl Worker {
         drop(resumed);
         self.abandoned.push(self.session.id.get());
         self.counts.abandoned += 1;
-        let connection = Connection::open(address, SESSION_MS).unwrap();
-        self.session = connection.session();
-        self.connection = Some(connection);
+        self.begin(Connection::open(address, SESSION_MS).unwrap());
     }
 
     /// Reads everything in the worker's folders. Sessions may expire meanwhile, so what is read twice

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use quorate_protocol::Request;
 use quorate_tests::client::{Connection, Message, add_watch, create, exists, get_data, set_data};
 
-use crate::harness::{Node, PATIENCE, Wrapper, say};
+use crate::harness::{Node, PATIENCE, Wrapper, say, skip, succeeds};
 
 const MIB: u64 = 1 << 20;
 
@@ -108,6 +108,40 @@ fn a_client_that_does_not_read_its_events_is_disconnected_at_the_bound() {
             .unwrap()
             .is_some()
     );
+}
+
+/// What is asked for in one burst may be more than the bound: it is sent as it is read.
+#[test]
+fn a_burst_of_large_reads_is_answered_in_full_with_writes_in_between() {
+    let node = Node::new()
+        .with("quorate.outboxBytesMax", "8388608")
+        .started();
+    let mut client = node.connect();
+    client
+        .call(&create("/big", &vec![7; 1_000_000], 0))
+        .unwrap();
+    client.call(&create("/small", b"", 0)).unwrap();
+    let mut requests = vec![get_data("/big", false); 60];
+    requests.push(set_data("/small", b"x", 0));
+    requests.push(get_data("/small", false));
+    requests.extend(vec![get_data("/big", false); 4]);
+    requests.push(set_data("/big", &vec![8; 1_000_000], 0));
+    requests.extend(vec![get_data("/big", false); 60]);
+    client.send_all(&requests).unwrap();
+    for (number, request) in requests.iter().enumerate() {
+        let Message::Reply(reply) = client.receive().unwrap() else {
+            panic!("{number}: closed:\n{}", node.log_tail());
+        };
+        assert_eq!(reply.code(), 0, "{number}");
+        // A read never shows a write that was sent after it.
+        let version = i32::from(number == 61 || number > 66);
+        if let Some(stat) = reply
+            .stat()
+            .filter(|_| matches!(request, Request::GetData(_)))
+        {
+            assert_eq!(stat.version, version, "{number}");
+        }
+    }
 }
 
 #[test]
@@ -246,12 +280,12 @@ fn open_all(node: &Node, count: usize) -> Vec<Connection> {
     clients
 }
 
-/// Fault F30.
+/// Fault F30: strangers take what descriptors there are for them, and no more.
 #[test]
-fn out_of_file_descriptors_existing_clients_go_on_and_new_ones_are_served_later() {
+fn file_descriptors_that_strangers_use_up_are_not_those_of_the_log() {
     let mut node = Node::new().with_busy_storage();
     node.set_wrapper(Some(Wrapper {
-        program: ["sh", "-c", "ulimit -n 64; exec \"$@\"", "sh"]
+        program: ["sh", "-c", "ulimit -n 96; exec \"$@\"", "sh"]
             .map(str::to_owned)
             .to_vec(),
         ..Wrapper::default()
@@ -259,33 +293,148 @@ fn out_of_file_descriptors_existing_clients_go_on_and_new_ones_are_served_later(
     node.start();
     let mut client = node.connect();
     client.call(&create("/fd", b"", 0)).unwrap();
-    let mut others: Vec<Connection> = Vec::new();
-    // The system accepts for the server until its queue is full; none of these says a word.
-    for _ in 0..120 {
-        others.push(Connection::dial(node.address()).unwrap());
-    }
-    let descriptors =
-        || std::fs::read_dir(format!("/proc/{}/fd", node.pid())).map_or(0, Iterator::count);
-    let deadline = Instant::now() + PATIENCE;
-    while descriptors() < 63 {
-        assert!(Instant::now() < deadline, "{} descriptors", descriptors());
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    // Snapshots and new segments need descriptors as well: enough writes for several of each.
-    for round in 0..3 {
-        let writes: Vec<Request> = (0..300)
-            .map(|_| set_data("/fd", &vec![b'a'; 4_000], -1))
-            .collect();
-        client.send_all(&writes).unwrap();
-        for _ in &writes {
-            let Message::Reply(reply) = client.receive().unwrap() else {
-                panic!("round {round}: closed:\n{}", node.log_tail());
-            };
-            assert_eq!(reply.code(), 0, "round {round}");
-        }
-        serves(&mut client, "without descriptors");
-    }
-    drop(others);
+    // None of these says a word.
+    let strangers: Vec<Connection> = (0..150)
+        .map(|_| Connection::dial(node.address()).unwrap())
+        .collect();
+    assert!(
+        is_turned_away(node.address()),
+        "150 connections of 96 descriptors"
+    );
+    write_much(&mut client, &node);
+    drop(strangers);
     open_all(&node, 1);
-    assert!(client.call(&Request::Ping).is_ok());
+    write_much(&mut client, &node);
+}
+
+/// The limit comes down while the server runs, below what it has open: nothing can be opened.
+#[test]
+fn out_of_file_descriptors_the_server_goes_on_and_recovers() {
+    let test = "out_of_file_descriptors_the_server_goes_on_and_recovers";
+    let node = Node::new()
+        .with("quorate.logSegmentBytes", "1048576")
+        .started();
+    let mut client = node.connect();
+    client.call(&create("/fd", b"", 0)).unwrap();
+    let pid = format!("--pid={}", node.pid());
+    if !succeeds("prlimit", &[&pid, "--nofile=5:20000"]) {
+        skip(test, "there is no prlimit");
+        return;
+    }
+    // Writes are taken as long as the log has room, and refused then; nothing ends.
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        assert!(
+            Instant::now() < deadline,
+            "the log finds room without descriptors"
+        );
+        let reply = client.call(&set_data("/fd", &[b'a'; 20_000], -1));
+        match reply
+            .unwrap_or_else(|error| panic!("{error}:\n{}", node.log_tail()))
+            .code()
+        {
+            0 => {}
+            code => {
+                assert_eq!(code, -1);
+                break;
+            }
+        }
+    }
+    assert_eq!(client.call(&get_data("/fd", false)).unwrap().code(), 0);
+    assert_eq!(client.call(&Request::Ping).unwrap().code(), 0);
+    assert!(succeeds("prlimit", &[&pid, "--nofile=20000:20000"]));
+    let deadline = Instant::now() + PATIENCE;
+    while client.call(&set_data("/fd", b"again", -1)).unwrap().code() != 0 {
+        assert!(
+            Instant::now() < deadline,
+            "writes stay refused:\n{}",
+            node.log_tail()
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    write_much(&mut client, &node);
+    open_all(&node, 1);
+}
+
+/// Enough for several snapshots and segments, each of which takes a descriptor.
+fn write_much(client: &mut Connection, node: &Node) {
+    let writes: Vec<Request> = (0..900)
+        .map(|_| set_data("/fd", &[b'a'; 4_000], -1))
+        .collect();
+    client.send_all(&writes).unwrap();
+    for number in 0..writes.len() {
+        let Message::Reply(reply) = client.receive().unwrap() else {
+            panic!("write {number}: closed:\n{}", node.log_tail());
+        };
+        assert_eq!(reply.code(), 0, "write {number}");
+    }
+}
+
+/// Fault F33: whoever was to read the log lines does not. The service goes on.
+#[test]
+fn a_log_that_nobody_reads_does_not_stop_the_server() {
+    let test = "a_log_that_nobody_reads_does_not_stop_the_server";
+    let mut node = Node::new();
+    let pipe = node.folder().join("log-pipe");
+    if !succeeds("mkfifo", &[pipe.to_str().unwrap()]) {
+        skip(test, "there is no mkfifo");
+        return;
+    }
+    // Open at both ends, so that nobody waits for the other side, and never read.
+    let unread = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(&pipe)
+        .unwrap();
+    let script = format!("exec \"$@\" 2>'{}'", pipe.display());
+    node.set_wrapper(Some(Wrapper {
+        program: ["sh", "-c", &script, "sh"].map(str::to_owned).to_vec(),
+        variables: vec![("QUORATE_LOG_LEVEL".to_owned(), "debug".to_owned())],
+    }));
+    node.start();
+    let mut client = node.connect();
+    // Each of these is worth some log lines; a pipe takes 64 KiB.
+    for _ in 0..1_500 {
+        drop(node.connect());
+    }
+    for _ in 0..20 {
+        serves(&mut client, "with an unread log");
+    }
+    node.signal("TERM");
+    assert_eq!(node.wait_exit(PATIENCE).code(), Some(0));
+    drop(unread);
+}
+
+/// ZOOKEEPER-4306: what a session's end deletes does not have to fit anywhere.
+#[test]
+fn closing_a_session_with_many_ephemerals_disturbs_nobody() {
+    const EPHEMERALS: usize = 20_000;
+    let node = Node::new().started();
+    let mut neighbour = node.connect();
+    let mut owner = node.connect();
+    let folder = format!("/{}", "long-name".repeat(20));
+    owner.call(&create(&folder, b"", 0)).unwrap();
+    let path = format!("{folder}/{}-", "ephemeral".repeat(20));
+    let creates = vec![create(&path, b"", 3); 1_000];
+    for _ in 0..EPHEMERALS / creates.len() {
+        owner.send_all(&creates).unwrap();
+        for _ in &creates {
+            assert!(matches!(owner.receive().unwrap(), Message::Reply(_)));
+        }
+    }
+    let mut watcher = node.connect();
+    watcher.call(&add_watch(&folder, true)).unwrap();
+    owner.send(&Request::CloseSession).unwrap();
+    for _ in 0..10 {
+        serves(&mut neighbour, "while the session ends");
+    }
+    let answers = owner.read_to_close().unwrap();
+    assert!(matches!(&answers[..], [Message::Reply(reply)] if reply.code() == 0));
+    let mut zxids = std::collections::BTreeSet::new();
+    for _ in 0..EPHEMERALS {
+        zxids.insert(watcher.next_event().unwrap().zxid);
+    }
+    assert_eq!(zxids.len(), 1, "all at one zxid");
+    let left = neighbour.call(&exists(&folder, false)).unwrap();
+    assert_eq!(left.stat().unwrap().num_children, 0);
 }

@@ -516,3 +516,55 @@ fn timeouts_are_granted_within_bounds_and_anew_when_resuming() {
     assert_eq!(again.session().timeout_ms, 8_000);
     assert_eq!(again.session().id, client.session().id);
 }
+
+/// Fault F12: a server that was stopped itself cannot tell who was silent meanwhile.
+#[test]
+fn a_server_that_was_paused_expires_nobody_who_went_on_talking() {
+    let node = Node::new().started();
+    let mut clients: Vec<Connection> = (0..40).map(|_| node.connect_for(600)).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        let path = format!("/paused{number}");
+        client.call(&create(&path, b"", EPHEMERAL)).unwrap();
+    }
+    for _ in 0..3 {
+        node.signal("STOP");
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(1_500) {
+            for client in &mut clients {
+                client.send(&Request::Ping).unwrap();
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        node.signal("CONT");
+        for client in &mut clients {
+            while client.waiting() > 0 {
+                let message = client.receive().unwrap();
+                assert!(matches!(message, Message::Reply(_)), "{message:?}");
+            }
+        }
+    }
+    let mut witness = node.connect();
+    let children = witness.call(&get_children("/", false)).unwrap();
+    let count = children
+        .children()
+        .unwrap()
+        .iter()
+        .filter(|name| name.starts_with("paused"));
+    assert_eq!(count.count(), 40);
+    // Those who really are silent expire all the same.
+    drop(clients);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let reply = witness.call(&get_children("/", true)).unwrap();
+        if !reply
+            .children()
+            .unwrap()
+            .iter()
+            .any(|name| name.starts_with("paused"))
+        {
+            break;
+        }
+        assert!(Instant::now() < deadline, "immortal sessions");
+        witness.next_event().unwrap();
+    }
+}

@@ -291,6 +291,17 @@ fn files_of_another_server_are_refused() {
 }
 
 #[test]
+fn data_of_another_server_id_is_refused() {
+    let mut node = used_node();
+    fs::write(node.data_dir().join("myid"), "2").unwrap();
+    refuses(
+        &mut node,
+        EXIT_DATA_DIRECTORY,
+        &["belongs to server 1", "not to server 2", "check"],
+    );
+}
+
+#[test]
 fn a_damaged_newest_snapshot_is_made_up_for_by_an_older_one_and_the_log() {
     let mut node = used_node();
     let snapshots = files(&node, ".snap");

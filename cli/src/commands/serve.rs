@@ -249,7 +249,7 @@ fn after_help() -> String {
 }
 
 pub(crate) fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
-    logging::start(matches)?;
+    let _flush = logging::start(matches)?;
     let file: Option<&PathBuf> = matches.get_one(ZOO_CFG);
     let overrides = overrides(matches)?;
     let (config, warnings) = Config::load(file.map(PathBuf::as_path), &overrides)

@@ -459,6 +459,9 @@ fn mntr(port: &ClientPort) -> String {
         "min_client_response_size",
         &response(count(&metrics.min_response_bytes)),
     );
+    // What this server does not do yet is never the cause of anything.
+    line("connection_drop_probability", &"0.0");
+    line("outstanding_tls_handshake", &0);
     line("auth_failed_count", &count(&metrics.auth_failed));
     line("commit_count", &count(&metrics.commits));
     line("proposal_count", &count(&metrics.proposals));

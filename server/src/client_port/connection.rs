@@ -29,8 +29,10 @@ use crate::admin::four_letter;
 use crate::replica::Ask;
 use crate::session_tracker::Pulse;
 
-/// Room made for input before each read: several small requests, or most of a usual large one.
-const READ_BYTES: usize = 16 * 1024;
+/// Room made for input before a read: little for a connection that says little, since there may be
+/// tens of thousands of them, and four times as much whenever it was used up.
+const READ_BYTES_MIN: usize = 1024;
+const READ_BYTES_MAX: usize = 64 * 1024;
 
 /// How long and for how much a closed connection is still read from: closing a socket with unread
 /// input sends a reset, which can destroy answers the client has not read yet.
@@ -59,6 +61,8 @@ pub struct Connection {
     phase: Phase,
     codec: FrameCodec,
     input: BytesMut,
+    /// Room made before the next read.
+    read_bytes: usize,
     output: BytesMut,
     /// What the client has proved; later requests carry it.
     identities: Arc<[Id]>,
@@ -81,6 +85,7 @@ impl Connection {
             outbox,
             phase: Phase::Greeting,
             input: BytesMut::new(),
+            read_bytes: READ_BYTES_MIN,
             output: BytesMut::new(),
             identities,
             locals: Vec::new(),
@@ -111,6 +116,10 @@ impl Connection {
             if let Some(reason) = self.send_ready(&writer) {
                 return reason;
             }
+            // All was sent, so there is room for answers that were parked.
+            if self.output.is_empty() && self.outbox.lock().has_ready_answer() {
+                continue;
+            }
             let port = Arc::clone(&self.port);
             let room = port.admission.room();
             tokio::pin!(room);
@@ -122,7 +131,7 @@ impl Connection {
             }
             let may_read = self.may_read();
             if may_read {
-                self.input.reserve(READ_BYTES);
+                self.input.reserve(self.read_bytes);
             }
             tokio::select! {
                 biased;
@@ -150,6 +159,10 @@ impl Connection {
 
     /// Sends what can be sent without waiting, and says whether the connection is over.
     fn send_ready(&mut self, writer: &tokio::net::tcp::WriteHalf<'_>) -> Option<Disconnect> {
+        // Asked for apart: a socket that takes nothing keeps the output from becoming empty.
+        if let Some(reason) = self.outbox.cut_for() {
+            return Some(reason);
+        }
         loop {
             if self.output.is_empty() {
                 if let Some(end) = self.outbox.take(&mut self.output) {
@@ -184,7 +197,10 @@ impl Connection {
             .fetch_add(bytes as u64, Relaxed);
     }
 
-    fn on_input(&self, bytes: usize) {
+    fn on_input(&mut self, bytes: usize) {
+        if self.input.len() == self.input.capacity() {
+            self.read_bytes = (self.read_bytes * 4).min(READ_BYTES_MAX);
+        }
         self.port
             .metrics
             .bytes_received
@@ -445,11 +461,16 @@ impl Connection {
         Ok(())
     }
 
-    /// Proposes the command that waits for room. Returns whether there was any.
+    /// Proposes the command that waits for room, in the log's queue or for the answers before it.
+    /// Returns whether there was any.
     async fn propose_held(&mut self) -> bool {
         let Some(proposal) = self.held.take() else {
             return true;
         };
+        if self.outbox.lock().has_parked() {
+            self.held = Some(proposal);
+            return false;
+        }
         if !self.port.admission.try_take(proposal.len()) {
             self.held = Some(proposal);
             return false;
@@ -508,7 +529,7 @@ impl Connection {
         }
         let drain = async {
             let mut drained = 0;
-            let mut scratch = BytesMut::with_capacity(READ_BYTES);
+            let mut scratch = BytesMut::with_capacity(READ_BYTES_MAX);
             while drained < LINGER_BYTES {
                 scratch.clear();
                 match socket.read_buf(&mut scratch).await {

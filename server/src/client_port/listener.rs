@@ -30,6 +30,11 @@ use crate::session_tracker::SessionTracker;
 /// reconnect storm of thousands of clients slow.
 const BACKLOG_DEFAULT: u32 = 1024;
 
+/// Of the file descriptors a process may have, these are left to the log, snapshots and the rest: a
+/// quarter, within these bounds. Without a descriptor for its next segment the log takes no writes.
+const DESCRIPTORS_KEPT_MIN: u64 = 48;
+const DESCRIPTORS_KEPT_MAX: u64 = 1024;
+
 /// How long accepting pauses when the process has run out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -46,6 +51,16 @@ pub struct Limits {
     pub session_timeout_max_ms: i32,
     pub connections_per_address_max: Option<u32>,
     pub connections_max: Option<u32>,
+    /// How many the operating system has file descriptors for.
+    pub connections_possible: u64,
+}
+
+fn connections_possible() -> u64 {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.map_or(u64::MAX, |limit| {
+        let kept = (limit / 4).clamp(DESCRIPTORS_KEPT_MIN, DESCRIPTORS_KEPT_MAX);
+        limit.saturating_sub(kept).max(1)
+    })
 }
 
 impl Limits {
@@ -62,6 +77,7 @@ impl Limits {
             session_timeout_max_ms: i32_of(config.session_timeout_max_ms),
             connections_per_address_max: config.connections_per_address_max.map(Into::into),
             connections_max: config.connections_max.map(Into::into),
+            connections_possible: connections_possible(),
         }
     }
 
@@ -197,7 +213,7 @@ impl ClientPort {
     ) {
         let Some(place) = Place::take(self, peer.ip()) else {
             self.metrics.connections_rejected.fetch_add(1, Relaxed);
-            tracing::warn!(%peer, "too many connections (maxClientCnxns, maxCnxns)");
+            tracing::warn!(%peer, "too many connections (maxClientCnxns, maxCnxns, or the limit on open files)");
             return;
         };
         // Answers leave as soon as they are there; batching is done by what is ready.
@@ -255,10 +271,8 @@ impl Place {
             return None;
         }
         let all: u64 = addresses.values().map(|count| u64::from(*count)).sum();
-        if limits
-            .connections_max
-            .is_some_and(|max| all >= u64::from(max))
-        {
+        let max = limits.connections_max.map_or(u64::MAX, u64::from);
+        if all >= max.min(limits.connections_possible) {
             return None;
         }
         addresses.insert(address, taken + 1);

@@ -5,9 +5,10 @@
 //! whoever gives it gives those as well, in the same critical section. Events are not owed but
 //! happen: they go out at once, so they come before any answer that shows their change.
 //!
-//! It is bounded: a client that does not read is disconnected at `bytes_max`. Reading pauses well
-//! before that ([`Outbox::is_congested`]), so that a client which merely sends faster than it reads
-//! is slowed and not cut off.
+//! It is bounded: a client that does not read is disconnected at `bytes_max`. Reading requests and
+//! giving answers that can wait pause well before that ([`Outbox::is_congested`]), so that a client
+//! which merely asks for more than it reads is slowed and not cut off. The rest is for what cannot
+//! wait: events, the answers to writes, and to reads that have a write under way behind them.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -38,7 +39,6 @@ pub struct Outbox {
     /// Unique for ever: see [`quorate_state::Connection`].
     number: u64,
     peer: SocketAddr,
-    bytes_max: usize,
     established_ms: i64,
     inner: Mutex<Inner>,
     ready: Notify,
@@ -119,7 +119,6 @@ impl Outbox {
         Self {
             number,
             peer,
-            bytes_max,
             established_ms,
             ready: Notify::new(),
             inner: Mutex::new(Inner {
@@ -186,7 +185,15 @@ impl Outbox {
 
     /// Whether so much waits to be sent that no more requests should be read for now.
     pub fn is_congested(&self) -> bool {
-        self.lock().frames.len() > self.bytes_max / CONGESTED_SHARE
+        self.lock().is_congested()
+    }
+
+    /// Why the connection is to end without sending what is left, if it is.
+    pub fn cut_for(&self) -> Option<Disconnect> {
+        match self.lock().end {
+            Some(End::AtOnce(reason)) => Some(reason),
+            _ => None,
+        }
     }
 }
 
@@ -215,12 +222,42 @@ impl Inner {
         self.stats = ConnectionStats::default();
     }
 
+    /// Whether so much waits to be sent that answers which can wait should.
+    pub fn is_congested(&self) -> bool {
+        self.frames.len() > self.bytes_max / CONGESTED_SHARE
+    }
+
+    /// Whether the answer whose turn it is waits for nothing but room. No write may be proposed
+    /// meanwhile: the answer would show it.
+    pub fn has_parked(&self) -> bool {
+        matches!(self.owed.front(), Some(Owed::Local(_)))
+    }
+
+    /// Whether a parked answer can be given now.
+    pub fn has_ready_answer(&self) -> bool {
+        self.has_parked() && !self.is_congested()
+    }
+
+    /// Takes the answer whose turn it is, as [`Inner::pop_local`], unless it can wait for room: not
+    /// if a write is under way behind it.
+    pub fn pop_local_or_park(&mut self) -> Option<Local> {
+        if self.is_congested()
+            && !self
+                .owed
+                .iter()
+                .any(|owed| matches!(owed, Owed::Write { .. }))
+        {
+            return None;
+        }
+        self.pop_local()
+    }
+
     /// Answers that are due and not given.
     pub fn owed_count(&self) -> usize {
         self.owed.len()
     }
 
-    /// Adds an answer that cannot be given yet. Returns how many are owed now.
+    /// Adds an answer that cannot be given yet.
     pub fn owe(&mut self, owed: Owed) {
         self.owed.push_back(owed);
     }

@@ -11,7 +11,7 @@ use quorate_state::{State, StateView};
 use super::log_store::{to_entry_id, to_log_id};
 use super::types::{LogId, Snapshot, SnapshotData, SnapshotMeta, StoredMembership};
 use crate::storage::StorageError;
-use crate::storage::log::Log;
+use crate::storage::log::EntryId;
 use crate::storage::snapshots::{SnapshotFile, SnapshotInfo, SnapshotStore};
 
 /// What a server starts from.
@@ -22,14 +22,18 @@ pub struct Loaded {
     pub membership: StoredMembership,
 }
 
-/// Loads the newest snapshot that can be used with this log, or an empty state if there is none.
+/// Loads the newest snapshot that can be used with a log that was purged up to `purged`, or an empty
+/// state if there is none.
 ///
 /// # Errors
 ///
 /// [`StorageError`]: the newest snapshot is damaged and the log does not reach back far enough to
 /// do without, or it is not one of this version's.
-pub fn load_newest(snapshots: &SnapshotStore, log: &Log) -> Result<Loaded, StorageError> {
-    let purged = log.state().purged.map(|id| id.index);
+pub fn load_newest(
+    snapshots: &SnapshotStore,
+    purged: Option<EntryId>,
+) -> Result<Loaded, StorageError> {
+    let purged = purged.map(|id| id.index);
     let newest = snapshots.open_latest(|last| last.map(|id| id.index) >= purged)?;
     let Some(file) = newest else {
         if let Some(purged) = purged {
@@ -129,7 +133,7 @@ pub async fn write(source: Source, snapshots: SnapshotStore) -> Result<(), Write
 fn is_no_space(error: &(dyn Error + Send + Sync + 'static)) -> bool {
     error
         .downcast_ref::<StorageError>()
-        .is_some_and(StorageError::is_no_space)
+        .is_some_and(|error| error.is_no_space() || error.is_out_of_descriptors())
 }
 
 fn describe(file: SnapshotFile) -> Result<Snapshot, io::Error> {

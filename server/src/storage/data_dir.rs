@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::StorageError;
 use super::file::{Disk, RealDisk, read_exact_at, write_all_at};
-use super::log::{FatalHook, Log, LogOptions};
+use super::log::{EntryId, FatalHook, Log, LogOptions};
 use super::snapshots::SnapshotStore;
 
 const IDENTITY_FILE: &str = "identity";
@@ -110,6 +110,15 @@ impl DataDir {
         self.identity
     }
 
+    /// Refuses folders that another server has used.
+    pub fn check_server(&self, server: u64) -> Result<(), StorageError> {
+        let Some(found) = self.identity else {
+            return Ok(());
+        };
+        let ours = Identity { server, ..found };
+        ours.check(&self.data.join(IDENTITY_FILE), found.cluster, found.server)
+    }
+
     /// Makes new folders this server's: an empty log, then the identity.
     pub fn initialize(
         &mut self,
@@ -149,6 +158,24 @@ impl DataDir {
             self.known_identity()?,
             options,
             on_fatal,
+        )
+    }
+
+    /// As [`DataDir::open_log`], with a last check before anything is changed: see
+    /// [`Log::open_after`].
+    pub fn open_log_after<T>(
+        &self,
+        options: LogOptions,
+        on_fatal: FatalHook,
+        check: impl FnOnce(Option<EntryId>) -> Result<T, StorageError>,
+    ) -> Result<(Log, T), StorageError> {
+        Log::open_after(
+            self.disk.clone(),
+            &self.log,
+            self.known_identity()?,
+            options,
+            on_fatal,
+            check,
         )
     }
 

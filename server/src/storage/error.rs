@@ -166,6 +166,12 @@ impl StorageError {
     pub(crate) fn is_no_space(&self) -> bool {
         matches!(self, StorageError::Io { source, .. } if is_no_space(source))
     }
+
+    /// Whether the cause is that a file could not be opened for want of file descriptors, which
+    /// passes by itself, too.
+    pub(crate) fn is_out_of_descriptors(&self) -> bool {
+        matches!(self, StorageError::Io { source, .. } if is_out_of_descriptors(source))
+    }
 }
 
 /// Whether `error` says that the disk or the quota is full.
@@ -174,6 +180,14 @@ pub(crate) fn is_no_space(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
     )
+}
+
+/// Whether `error` says that the process, or the system, has too many files open.
+pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+
+    let errno = Errno::from_io_error(error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE))
 }
 
 impl From<StorageError> for io::Error {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 use quorate_protocol::{Acl, AclEntry, Id, Perms};
 
+use crate::command::Rules;
 use crate::digest::{Fact, Fingerprint};
 use crate::error::OpError;
 use crate::pages::{Indexes, Pages};
@@ -134,6 +135,7 @@ impl AclUses {
 pub(crate) fn resolve(
     entries: &[AclEntry],
     identities: &[Id],
+    rules: Rules,
 ) -> Result<Option<Vec<Acl>>, OpError> {
     if let [entry] = entries
         && entry.perms == Perms::ALL
@@ -143,6 +145,10 @@ pub(crate) fn resolve(
         return Ok(None);
     }
     match Acl::resolve(entries, identities) {
+        // A scheme that nobody can prove is unknown, as in ZooKeeper without its provider.
+        Ok(acl) if !rules.x509_enabled && acl.iter().any(|entry| entry.id().scheme == "x509") => {
+            Err(OpError::InvalidAcl)
+        }
         Ok(acl) => Ok(Some(acl)),
         Err(_) => Err(OpError::InvalidAcl),
     }
@@ -172,4 +178,28 @@ fn fingerprint(entries: &[Acl]) -> u64 {
                 .bytes(entry.id().id.as_bytes())
         })
         .finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_protocol::{AclEntry, Perms};
+
+    use super::resolve;
+    use crate::command::Rules;
+    use crate::error::OpError;
+
+    #[test]
+    fn a_certificate_is_a_valid_id_only_where_one_can_be_shown() {
+        let entries = [AclEntry::new(Perms::ALL, "x509", "CN=a")];
+        let with = |x509_enabled| Rules {
+            x509_enabled,
+            ..Rules::default()
+        };
+        assert_eq!(
+            resolve(&entries, &[], with(false)),
+            Err(OpError::InvalidAcl)
+        );
+        let acl = resolve(&entries, &[], with(true)).expect("it is valid");
+        assert_eq!(acl.map(|acl| acl.len()), Some(1));
+    }
 }

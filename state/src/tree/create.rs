@@ -111,7 +111,7 @@ impl DataTree {
         if !path.contains('/') || path.contains('\0') {
             return Err(OpError::BadArguments);
         }
-        let acl = resolve(acl, author.identities)?;
+        let acl = resolve(acl, author.identities, author.rules)?;
         let parent = self.find(parent_of(&path)).ok_or(OpError::NoNode)?;
         let parent_znode = self.nodes.znode(parent.id);
         let skip_acl = author.rules.skip_acl;
@@ -127,6 +127,7 @@ impl DataTree {
         if self.index.find(&self.nodes, place, &path).is_some() {
             return Err(OpError::NodeExists);
         }
+        let parent_acl = parent_znode.acl;
         if matches!(parent_znode.kind, Kind::Ephemeral(_)) {
             return Err(OpError::NoChildrenForEphemerals);
         }
@@ -149,7 +150,7 @@ impl DataTree {
             kind: ChangeKind::Created,
             path: path.as_str().into(),
             acl: Arc::clone(self.nodes.acls.get(acl)),
-            parent_acl: Arc::clone(self.acl(parent.id)),
+            parent_acl: Arc::clone(self.nodes.acls.get(parent_acl)),
         });
         self.quota_after_create(&path, bytes);
         Ok((path, id))

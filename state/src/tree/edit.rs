@@ -5,7 +5,7 @@
 
 use std::mem;
 
-use quorate_protocol::Zxid;
+use quorate_protocol::{Stat, Zxid};
 
 use super::due::Due;
 use super::heap::RecordId;
@@ -78,13 +78,13 @@ impl DataTree {
         }
     }
 
-    /// Changes what a znode is: everything but its name, its kind and, on this way, its data.
+    /// Changes what a znode is, all but its name and its kind, and returns its new stat.
     pub(super) fn rewrite(
         &mut self,
         found: Found,
         data: &NewData<'_>,
         change: impl FnOnce(&mut Znode<'_>),
-    ) {
+    ) -> Stat {
         let Found { id, place } = found;
         let mut head = mem::take(&mut self.scratch);
         let old = self.nodes.znode(id);
@@ -110,6 +110,7 @@ impl DataTree {
             .wrapping_add(new.fingerprint(place, acls.fingerprint(new.acl)));
         self.totals.bytes = self.totals.bytes - old.data_len() as u64 + new.data_len() as u64;
         let (old_acl, new_acl) = (old.acl, new.acl);
+        let stat = self.nodes.stat_of(id, &new);
 
         self.drop_due(id);
         self.acl_uses.keep(new_acl);
@@ -128,6 +129,7 @@ impl DataTree {
         }
         self.add_due(id);
         self.scratch = head;
+        stat
     }
 
     /// Puts a znode into its place without telling its parent's counters. The parent has a family.

@@ -75,6 +75,7 @@ impl Chunks {
     }
 
     /// The record, with whatever stands behind it in its chunk: records know their own length.
+    #[inline]
     pub(crate) fn get(&self, id: RecordId) -> &[u8] {
         match id.place() {
             Place::Small { chunk, offset } => &self.chunks[chunk][offset..],
@@ -318,6 +319,8 @@ const fn sizes() -> [usize; 63] {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -325,11 +328,92 @@ mod tests {
         assert_eq!(SMALL_MAX, 4096);
         for len in 0..=SMALL_MAX {
             let size = size_for(len);
-            assert!(
-                SIZES[size] >= len && (size == 0 || SIZES[size - 1] < len),
-                "{len}"
-            );
+            assert!(SIZES[size] >= len && (size == 0 || SIZES[size - 1] < len));
             assert_eq!(SIZES[size] % UNIT, 0);
         }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Store(usize),
+        Replace(usize, usize),
+        Free(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        // Few sizes, so that chunks fill up and empty again.
+        let len = prop_oneof![
+            Just(10usize),
+            Just(2000),
+            Just(4000),
+            Just(5000),
+            0..6000usize
+        ];
+        prop_oneof![
+            3 => len.clone().prop_map(Step::Store),
+            1 => (0..100usize, len).prop_map(|(which, len)| Step::Replace(which, len)),
+            2 => (0..100usize).prop_map(Step::Free),
+        ]
+    }
+
+    fn pattern(seed: usize, len: usize) -> Vec<u8> {
+        (0..len)
+            .map(|i| ((seed * 31 + i) % 251).to_le_bytes()[0])
+            .collect()
+    }
+
+    proptest! {
+        #[test]
+        fn records_stay_what_they_are_until_they_are_replaced_or_freed(
+            steps in prop::collection::vec(step(), 1..300)
+        ) {
+            let mut chunks = Chunks::new();
+            let mut heap = Heap::new();
+            let mut records: Vec<(RecordId, Vec<u8>)> = Vec::new();
+            let view = chunks.clone();
+            for (seed, step) in steps.into_iter().enumerate() {
+                match step {
+                    Step::Store(len) => {
+                        let record = pattern(seed, len);
+                        let (head, data) = record.split_at(len / 3);
+                        let id = heap.store(&mut chunks, head, data);
+                        records.push((id, record));
+                    }
+                    Step::Replace(which, len) if which < records.len() => {
+                        let record = pattern(seed, len);
+                        let (head, data) = record.split_at(len / 3);
+                        let id = heap.replace(&mut chunks, records[which].0, head, data);
+                        records[which] = (id, record);
+                    }
+                    Step::Free(which) if which < records.len() => {
+                        heap.free(&mut chunks, records.swap_remove(which).0);
+                    }
+                    Step::Replace(..) | Step::Free(_) => {}
+                }
+                for (id, record) in &records {
+                    prop_assert!(chunks.get(*id).starts_with(record));
+                }
+            }
+            for (id, _) in records {
+                heap.free(&mut chunks, id);
+            }
+            prop_assert!(chunks.chunks.iter().all(|chunk| chunk.is_empty()));
+            prop_assert!(view.chunks.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_view_keeps_its_records_when_they_are_overwritten() {
+        let mut chunks = Chunks::new();
+        let mut heap = Heap::new();
+        let small = heap.store(&mut chunks, b"head", b"data");
+        let large = heap.store(&mut chunks, b"head", &[1; 5000]);
+        let view = chunks.clone();
+        assert_eq!(heap.replace(&mut chunks, small, b"HEAD", b"DATA"), small);
+        assert_eq!(heap.replace(&mut chunks, large, b"HEAD", &[2; 6000]), large);
+        heap.free(&mut chunks, large);
+        assert!(view.get(small).starts_with(b"headdata"));
+        assert_eq!(view.get(large).len(), 5004);
+        assert!(chunks.get(small).starts_with(b"HEADDATA"));
     }
 }

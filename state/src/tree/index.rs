@@ -12,6 +12,9 @@ use crate::digest;
 /// How many small tables. At ten million znodes one of them grows in about a millisecond.
 const SHARDS: usize = 1024;
 
+/// Room for this many costs some 20 MB.
+const RESERVE_MAX: u64 = 1 << 22;
+
 /// An odd number without a pattern (the fractional part of the golden ratio).
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -24,6 +27,17 @@ impl Index {
     pub(crate) fn new() -> Self {
         Self {
             shards: vec![HashTable::new(); SHARDS],
+        }
+    }
+
+    /// Makes room for `count` znodes while there are none, within reason: the number is only announced.
+    pub(crate) fn reserve(&mut self, count: u64) {
+        let count = usize::try_from(count.min(RESERVE_MAX)).unwrap_or(0);
+        for shard in &mut self.shards {
+            // A shard may get a few more than its share.
+            shard.reserve(count / SHARDS + count / SHARDS / 16, |_| {
+                unreachable!("an empty table moves nothing")
+            });
         }
     }
 

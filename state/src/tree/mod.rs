@@ -149,6 +149,11 @@ impl DataTree {
         self.plant(parent, digest::path(path), path.len(), &znode)
     }
 
+    /// Prepares for so many znodes.
+    pub(crate) fn expect_znodes(&mut self, count: u64) {
+        self.index.reserve(count);
+    }
+
     pub(crate) fn nodes(&self) -> &Nodes {
         &self.nodes
     }
@@ -243,13 +248,14 @@ impl DataTree {
     /// Deletes a znode that has no children.
     fn delete_found(&mut self, path: &str, found: Found, zxid: Zxid, changes: &mut Vec<Change>) {
         let parent = self.nodes.slot(found.id).parent;
+        let znode = self.nodes.znode(found.id);
+        let bytes = znode.data_len();
         changes.push(Change {
             kind: ChangeKind::Deleted,
             path: path.into(),
-            acl: Arc::clone(self.acl(found.id)),
+            acl: Arc::clone(self.nodes.acls.get(znode.acl)),
             parent_acl: Arc::clone(self.acl(parent)),
         });
-        let bytes = self.nodes.znode(found.id).data_len();
         self.remove(found, path, zxid);
         self.quota_after_delete(path, bytes);
     }
@@ -283,3 +289,6 @@ fn next_version(version: i32) -> i32 {
         next => next,
     }
 }
+
+#[cfg(test)]
+mod tests;

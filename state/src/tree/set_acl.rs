@@ -17,7 +17,7 @@ impl DataTree {
         version: i32,
     ) -> Result<Stat, OpError> {
         quorate_protocol::ZnodePath::check(path).map_err(|_| OpError::BadArguments)?;
-        let acl = resolve(acl, author.identities)?;
+        let acl = resolve(acl, author.identities, author.rules)?;
         let found = self.find_valid(path)?;
         let znode = self.nodes.znode(found.id);
         let skip_acl = author.rules.skip_acl;
@@ -30,10 +30,10 @@ impl DataTree {
             None => AclId::OPEN,
             Some(acl) => self.number_acl(acl),
         };
-        self.rewrite(found, &NewData::Keep, |znode| {
+        let stat = self.rewrite(found, &NewData::Keep, |znode| {
             znode.acl = acl;
             znode.aversion = next_version(znode.aversion);
         });
-        Ok(self.nodes.stat(found.id))
+        Ok(stat)
     }
 }

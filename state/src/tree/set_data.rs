@@ -37,12 +37,13 @@ impl DataTree {
         check_version(version, znode.version)?;
 
         let (zxid, time_ms) = (author.zxid.0, author.time_ms);
-        self.rewrite(found, &NewData::Set(data), |znode| {
+        let acl = znode.acl;
+        let stat = self.rewrite(found, &NewData::Set(data), |znode| {
             znode.mzxid = zxid;
             znode.mtime = time_ms;
             znode.version = next_version(znode.version);
         });
-        let acl = self.acl(found.id);
+        let acl = self.nodes.acls.get(acl);
         changes.push(Change {
             kind: ChangeKind::DataChanged,
             path: path.into(),
@@ -50,7 +51,7 @@ impl DataTree {
             parent_acl: Arc::clone(acl),
         });
         self.quota_after_set_data(path, growth);
-        Ok(self.nodes.stat(found.id))
+        Ok(stat)
     }
 }
 

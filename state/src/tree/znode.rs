@@ -221,6 +221,7 @@ fn put_signed(out: &mut Vec<u8>, number: i64) {
     put(out, ((number << 1) ^ (number >> 63)).cast_unsigned());
 }
 
+#[inline]
 fn unsigned(rest: &mut &[u8]) -> u64 {
     let mut number = 0;
     let mut shift = 0;
@@ -235,6 +236,7 @@ fn unsigned(rest: &mut &[u8]) -> u64 {
     }
 }
 
+#[inline]
 fn signed(rest: &mut &[u8]) -> i64 {
     let number = unsigned(rest);
     (number >> 1).cast_signed() ^ -(number & 1).cast_signed()
@@ -245,6 +247,7 @@ fn small(number: i64) -> i32 {
 }
 
 /// A length, and as many bytes.
+#[inline]
 fn take<'a>(rest: &mut &'a [u8]) -> &'a [u8] {
     let len = usize::try_from(unsigned(rest)).expect("a length fits into memory");
     let (taken, tail) = rest.split_at(len);

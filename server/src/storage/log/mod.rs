@@ -233,6 +233,20 @@ impl Log {
         options: LogOptions,
         on_fatal: FatalHook,
     ) -> Result<Log, StorageError> {
+        let (log, ()) = Log::open_after(disk, folder, identity, options, on_fatal, |_| Ok(()))?;
+        Ok(log)
+    }
+
+    /// As [`Log::open`], with a last check before anything on disk is changed. It is told up to
+    /// where the log was purged, and so what has to be known without it.
+    pub fn open_after<T>(
+        disk: Arc<dyn Disk>,
+        folder: &Path,
+        identity: Identity,
+        options: LogOptions,
+        on_fatal: FatalHook,
+        check: impl FnOnce(Option<EntryId>) -> Result<T, StorageError>,
+    ) -> Result<(Log, T), StorageError> {
         let recovered = recovery::read(&*disk, folder, identity)?;
         let Some(mut recovered) = recovered else {
             return Err(StorageError::Missing {
@@ -240,6 +254,7 @@ impl Log {
                 what: "this server had a log here".to_owned(),
             });
         };
+        let checked = check(recovered.view.purged)?;
         recovered.repair(&*disk, folder)?;
         if recovered.torn_bytes() > 0 {
             tracing::warn!(
@@ -267,7 +282,7 @@ impl Log {
             space: watch::Sender::new(true),
             on_fatal,
         });
-        Log::start(shared, writer_state)
+        Ok((Log::start(shared, writer_state)?, checked))
     }
 
     fn start(shared: Arc<Shared>, position: writer::Position) -> Result<Log, StorageError> {

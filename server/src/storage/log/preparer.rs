@@ -83,7 +83,7 @@ impl Preparer {
                     tracing::info!("there is space for the log again");
                 }
             }
-            Err(error) if error.is_no_space() => {
+            Err(error) if error.is_no_space() || error.is_out_of_descriptors() => {
                 if !std::mem::replace(&mut inner.full, true) {
                     tracing::error!(%error, "no space for the next log segment; free some");
                 }
