@@ -29,12 +29,28 @@ struct Batch {
 
 #[derive(Arbitrary, Debug)]
 enum Record {
-    Entry { term: Number, index: Number, payload: u8 },
-    Vote { detail: u8, term: Number, server: Number },
+    Entry {
+        term: Number,
+        index: Number,
+        payload: u8,
+    },
+    Vote {
+        detail: u8,
+        term: Number,
+        server: Number,
+    },
     Committed(Number, Number),
-    Truncate { detail: u8, term: Number, index: Number },
+    Truncate {
+        detail: u8,
+        term: Number,
+        index: Number,
+    },
     Purge(Number, Number),
-    Raw { kind: u8, detail: u8, body: Vec<u8> },
+    Raw {
+        kind: u8,
+        detail: u8,
+        body: Vec<u8>,
+    },
 }
 
 #[derive(Arbitrary, Debug)]
@@ -73,12 +89,24 @@ fn record(out: &mut Vec<u8>, kind: u8, detail: u8, numbers: &[Number], payload: 
 
 fn encode(out: &mut Vec<u8>, from: &Record) {
     match from {
-        Record::Entry { term, index, payload } => {
+        Record::Entry {
+            term,
+            index,
+            payload,
+        } => {
             record(out, 1, 0, &[*term, *index], &vec![7; usize::from(*payload)]);
         }
-        Record::Vote { detail, term, server } => record(out, 2, *detail, &[*term, *server], &[]),
+        Record::Vote {
+            detail,
+            term,
+            server,
+        } => record(out, 2, *detail, &[*term, *server], &[]),
         Record::Committed(term, index) => record(out, 3, 0, &[*term, *index], &[]),
-        Record::Truncate { detail, term, index } => {
+        Record::Truncate {
+            detail,
+            term,
+            index,
+        } => {
             record(out, 4, *detail, &[*term, *index], &[]);
         }
         Record::Purge(term, index) => record(out, 5, 0, &[*term, *index], &[]),

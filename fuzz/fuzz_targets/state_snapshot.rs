@@ -18,6 +18,9 @@ fuzz_target!(|contents: &[u8]| {
     let loaded = State::load(&mut again.as_slice()).expect("what was written loads");
     assert_eq!(loaded.digest(), state.digest());
     let mut third = Vec::new();
-    loaded.view().write(&mut third).expect("it was written before");
+    loaded
+        .view()
+        .write(&mut third)
+        .expect("it was written before");
     assert_eq!(third, again, "equal states give equal bytes");
 });

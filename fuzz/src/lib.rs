@@ -84,10 +84,7 @@ pub fn open_twice(segments: BTreeMap<PathBuf, Vec<u8>>) {
 
 fn open(disk: &MemoryDisk) -> Result<(LogState, Vec<EntryId>, Vec<LogEntry>), StorageError> {
     let dir = DataDir::open_on(Arc::new(disk.clone()), folder(), folder())?;
-    let log = dir.open_log(
-        options(),
-        Arc::new(|error| panic!("the log died: {error}")),
-    )?;
+    let log = dir.open_log(options(), Arc::new(|error| panic!("the log died: {error}")))?;
     let state = log.state();
     let first = state.purged.map_or(0, |id| id.index.saturating_add(1));
     let next = state.last.map_or(0, |id| id.index.saturating_add(1));

@@ -396,13 +396,18 @@ fn decode_record(rest: &mut Bytes) -> Result<Record, BadRecord> {
     }
     let mut body = rest.split_to(length);
     let detail = header[1];
-    let id_at = |offset| EntryId {
-        term: u64_at(&body, offset),
-        index: u64_at(&body, offset + 8),
+    // Every index has a next one: no log gets as far as the last number there is.
+    let id_at = |offset| match u64_at(&body, offset + 8) {
+        u64::MAX => Err(BadRecord),
+        index => Ok(EntryId {
+            term: u64_at(&body, offset),
+            index,
+        }),
     };
+    let id_if = |present: bool, offset| present.then(|| id_at(offset)).transpose();
     match (header[0], length) {
         (KIND_ENTRY, 16..) => {
-            let id = id_at(0);
+            let id = id_at(0)?;
             Ok(Record::Entry(LogEntry {
                 id,
                 kind: detail,
@@ -414,18 +419,18 @@ fn decode_record(rest: &mut Bytes) -> Result<Record, BadRecord> {
             server: u64_at(&body, 8),
             committed: detail & 1 != 0,
         })),
-        (KIND_COMMITTED, 16) => Ok(Record::Committed(id_at(0))),
-        (KIND_TRUNCATE, 16) => Ok(Record::Truncate((detail & 1 != 0).then(|| id_at(0)))),
-        (KIND_PURGE, 16) => Ok(Record::Purge(id_at(0))),
+        (KIND_COMMITTED, 16) => Ok(Record::Committed(id_at(0)?)),
+        (KIND_TRUNCATE, 16) => Ok(Record::Truncate(id_if(detail & 1 != 0, 0)?)),
+        (KIND_PURGE, 16) => Ok(Record::Purge(id_at(0)?)),
         (KIND_STATE, 64) => Ok(Record::Checkpoint(Checkpoint {
             vote: (detail & 1 != 0).then(|| SavedVote {
                 term: u64_at(&body, 0),
                 server: u64_at(&body, 8),
                 committed: detail & 2 != 0,
             }),
-            committed: (detail & 4 != 0).then(|| id_at(16)),
-            purged: (detail & 8 != 0).then(|| id_at(32)),
-            last: (detail & 16 != 0).then(|| id_at(48)),
+            committed: id_if(detail & 4 != 0, 16)?,
+            purged: id_if(detail & 8 != 0, 32)?,
+            last: id_if(detail & 16 != 0, 48)?,
         })),
         _ => Err(BadRecord),
     }
@@ -505,6 +510,33 @@ mod tests {
             Record::Purge(id),
         ];
         assert_eq!(records, expected);
+    }
+
+    #[test]
+    fn an_index_that_no_other_can_follow_is_no_record() {
+        let id = EntryId {
+            term: 2,
+            index: u64::MAX,
+        };
+        let checkpoint = Checkpoint {
+            last: Some(id),
+            ..Checkpoint::default()
+        };
+        let pushes: [&dyn Fn(&mut BatchBuffer); 4] = [
+            &|buffer| buffer.push_committed(id),
+            &|buffer| buffer.push_truncate(Some(id)),
+            &|buffer| buffer.push_purge(id),
+            &|buffer| buffer.insert_checkpoint(&checkpoint),
+        ];
+        for push in pushes {
+            let mut buffer = BatchBuffer::default();
+            buffer.clear();
+            push(&mut buffer);
+            let bytes = finish(&mut buffer);
+            let header = BatchHeader::decode(&bytes, PLACE.seed).unwrap();
+            let records: Vec<_> = header.records(bytes).unwrap().collect();
+            assert_eq!(records, vec![Err(BadRecord)]);
+        }
     }
 
     #[test]

@@ -338,6 +338,9 @@ impl Walk {
                     if entries.is_some() {
                         return Err(damaged("a truncation follows entries in one batch"));
                     }
+                    if !self.view.may_truncate(last) {
+                        return Err(damaged("a truncation to where the log does not reach"));
+                    }
                     let next = last.map_or(0, |last| last.index + 1);
                     self.missing_upto = match next.checked_sub(1) {
                         Some(last) => self.missing_upto.map(|missing| missing.min(last)),
@@ -352,6 +355,9 @@ impl Walk {
                 }
                 Record::Checkpoint(checkpoint) if self.last_batch.is_none() => {
                     self.view = View::from_checkpoint(&checkpoint);
+                    if !self.view.is_possible() {
+                        return Err(damaged("a checkpoint ends before what was purged"));
+                    }
                     self.missing_upto = (checkpoint.last != checkpoint.purged)
                         .then_some(checkpoint.last)
                         .flatten()
@@ -378,7 +384,9 @@ impl Walk {
             };
             self.view.add_run(run, u64::MAX, !truncates);
         }
-        self.expected = Some((header.sequence + 1, header.checksum));
+        let next = header.sequence.checked_add(1);
+        let next = next.ok_or_else(|| damaged("a batch has a number that is never reached"))?;
+        self.expected = Some((next, header.checksum));
         self.last_batch = Some(LastBatch {
             segment: segment.sequence,
             offset: offset as u64,

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::super::memory::MemoryDisk;
-use super::entry::{BatchHeader, SECTOR};
+use super::entry::{BatchBuffer, BatchHeader, Checkpoint, Place, SECTOR};
 use super::*;
 
 const IDENTITY: Identity = Identity {
@@ -1088,4 +1088,25 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_batch_number_that_no_other_can_follow_is_damage() {
+    let options = small();
+    let disk = new_disk(&options);
+    let mut batch = BatchBuffer::default();
+    batch.clear();
+    batch.insert_checkpoint(&Checkpoint::default());
+    let place = Place {
+        seed: checksum_seed(IDENTITY.cluster, IDENTITY.server),
+        segment: 1,
+        sequence: u64::MAX,
+        previous: 0,
+    };
+    let (bytes, _) = batch.finish(place, true);
+    let mut file = disk.contents(&segment_path(1)).unwrap();
+    file[SECTOR..SECTOR + bytes.len()].copy_from_slice(bytes);
+    disk.plant(&segment_path(1), &file);
+    let refused = try_open(&disk, &options).unwrap_err();
+    assert!(matches!(refused, StorageError::Damaged { .. }), "{refused}");
 }

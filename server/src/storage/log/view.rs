@@ -115,6 +115,17 @@ impl View {
         self.cache.push_back(entry);
     }
 
+    /// Whether there can be a record of this truncation: neither does one reach below what was
+    /// purged, nor does one add entries.
+    pub(crate) fn may_truncate(&self, keep: Option<EntryId>) -> bool {
+        (next_index(self.purged)..=next_index(self.last)).contains(&next_index(keep))
+    }
+
+    /// Whether the last entry is where it can be: not before what was purged.
+    pub(crate) fn is_possible(&self) -> bool {
+        next_index(self.purged) <= next_index(self.last)
+    }
+
     /// Drops the entries after `last`; returns what is the last entry then, and `None` if there was
     /// nothing to drop.
     pub(crate) fn truncate(&mut self, keep: Option<EntryId>) -> Option<Option<EntryId>> {
