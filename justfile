@@ -1,11 +1,11 @@
-# What is done often. `just verify` changes nothing; .ci/run adds installing, interop and fuzzing.
+# What is done often. `just verify` changes nothing; .ci/run adds installing, clients from elsewhere and fuzzing.
 
 # All checks that need nothing but Rust and cargo-deny
 verify:
     cargo fmt --all --check
-    cargo clippy --workspace --all-targets --locked -- -D warnings
+    cargo clippy --workspace --all-targets --locked --keep-going -- -D warnings
     cargo test --workspace
-    cargo deny --all-features check licenses bans sources
+    cargo deny --locked --all-features check licenses bans sources
 
 # Rewrite what can be rewritten
 fix:
@@ -16,9 +16,14 @@ fix:
 interop:
     QUORATE_INTEROP=required cargo test -p quorate-tests --test interop
 
-# One fuzz target, for so many seconds
+# The server under kills, failing disks and jumping clocks; whatever a test needs and misses is a failure
+integration:
+    QUORATE_INTEGRATION=required cargo test -p quorate-tests --test integration
+
+# One fuzz target, for so many seconds, from its seeds
 fuzz target seconds="60":
-    cargo +nightly fuzz run {{target}} -- -max_total_time={{seconds}}
+    mkdir -p fuzz/corpus/{{target}} fuzz/seeds/{{target}}
+    cargo +nightly fuzz run {{target}} fuzz/corpus/{{target}} fuzz/seeds/{{target}} -- -max_total_time={{seconds}} -timeout=10
 
 # The load generator; arguments are handed on
 bench *arguments:
