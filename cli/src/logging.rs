@@ -79,7 +79,7 @@ pub(crate) fn start(matches: &ArgMatches) -> Result<Flush, Failure> {
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(sink)
-        .with_ansi(std::io::stderr().is_terminal());
+        .with_ansi(io::stderr().is_terminal());
     let json = matches
         .get_one(FORMAT)
         .is_some_and(|format: &String| format == "json");

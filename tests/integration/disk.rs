@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use quorate_protocol::Request;
-use quorate_tests::client::{Connection, create, get_data};
+use quorate_tests::client::{Connection, Message, create, get_data, set_data};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -25,7 +25,7 @@ const SEGMENT: (&str, &str) = ("quorate.logSegmentBytes", "1048576");
 const SYSTEM_ERROR: i32 = -1;
 
 /// A wrapper that has a system call of the server fail; `when` as strace has it.
-fn injecting(node: &Node, call: &str, error: &str, when: &str) -> Wrapper {
+fn injecting(node: &Node, call: &str, fault: &str, when: &str) -> Wrapper {
     let log = node.folder().join("strace.log");
     let program = [
         // The tracer is the grandchild, so the server keeps its place and dies with the test.
@@ -38,7 +38,7 @@ fn injecting(node: &Node, call: &str, error: &str, when: &str) -> Wrapper {
         "-e",
         &format!("trace={call}"),
         "-e",
-        &format!("inject={call}:error={error}:when={when}"),
+        &format!("inject={call}:{fault}:when={when}"),
     ];
     Wrapper {
         program: program.into_iter().map(str::to_owned).collect(),
@@ -61,7 +61,7 @@ fn fails_and_loses_nothing(test: &str, call: &str, error: &str, when: &str, word
     let (progress, _reached) = Progress::new();
     node.signal("TERM");
     assert_eq!(node.wait_exit(PATIENCE).code(), Some(0));
-    let wrapper = injecting(&node, call, error, when);
+    let wrapper = injecting(&node, call, &format!("error={error}"), when);
     node.set_wrapper(Some(wrapper));
     node.start();
     for worker in &mut workers {
@@ -106,6 +106,49 @@ fn a_disk_that_fails_every_fsync_ends_the_server_and_loses_nothing() {
 fn a_failed_write_ends_the_server_and_loses_nothing() {
     let test = "a_failed_write_ends_the_server_and_loses_nothing";
     fails_and_loses_nothing(test, "pwrite64", "EIO", "50", &["write", "check the disk"]);
+}
+
+/// Fault F11: each sync takes a second. Nobody expires, and only writes wait.
+#[test]
+fn a_slow_disk_delays_writes_and_nothing_else() {
+    let test = "a_slow_disk_delays_writes_and_nothing_else";
+    if !succeeds("strace", &["-e", "trace=none", "true"]) {
+        skip(test, "strace is missing, or may not trace");
+        return;
+    }
+    let mut node = Node::new().with(SEGMENT.0, SEGMENT.1).started();
+    node.connect().call(&create("/slow", b"", 0)).unwrap();
+    node.signal("TERM");
+    assert_eq!(node.wait_exit(PATIENCE).code(), Some(0));
+    let wrapper = injecting(&node, "fdatasync", "delay_enter=1000000", "20+");
+    node.set_wrapper(Some(wrapper));
+    node.start();
+    let mut writer = node.connect();
+    let mut idle = node.connect_for(800);
+    let begun = Instant::now();
+    let mut slowest_write = Duration::ZERO;
+    let mut slowest_read = Duration::ZERO;
+    while slowest_write < Duration::from_millis(900) || begun.elapsed() < Duration::from_secs(5) {
+        assert!(begun.elapsed() < PATIENCE, "the disk is not slow");
+        let sent = Instant::now();
+        writer.send(&set_data("/slow", b"x", -1)).unwrap();
+        for request in [Request::Ping, get_data("/slow", false)] {
+            let asked = Instant::now();
+            assert_eq!(idle.call(&request).unwrap().code(), 0);
+            slowest_read = slowest_read.max(asked.elapsed());
+        }
+        assert!(matches!(writer.receive().unwrap(), Message::Reply(_)));
+        slowest_write = slowest_write.max(sent.elapsed());
+        // As silent as the timeout allows, while the disk takes its time.
+        idle.call(&Request::Ping).unwrap();
+    }
+    say(&format!(
+        "{test}: slowest write {slowest_write:.0?}, slowest read {slowest_read:.0?}"
+    ));
+    assert!(
+        slowest_read < Duration::from_millis(500),
+        "{slowest_read:?}"
+    );
 }
 
 #[test]

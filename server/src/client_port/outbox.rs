@@ -39,7 +39,6 @@ pub struct Outbox {
     /// Unique for ever: see [`quorate_state::Connection`].
     number: u64,
     peer: SocketAddr,
-    bytes_max: usize,
     established_ms: i64,
     inner: Mutex<Inner>,
     ready: Notify,
@@ -120,7 +119,6 @@ impl Outbox {
         Self {
             number,
             peer,
-            bytes_max,
             established_ms,
             ready: Notify::new(),
             inner: Mutex::new(Inner {
