@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use quorate_protocol::Request;
-use quorate_tests::client::{Connection, Message, create, get_data, set_data};
+use quorate_tests::client::{Connection, create, get_data, set_data};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
