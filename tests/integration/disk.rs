@@ -356,6 +356,68 @@ fn fills_up(test: &str, mut node: Node) {
     drop(disk);
 }
 
+#[test]
+fn a_server_with_a_full_disk_stops_in_order_and_starts_again() {
+    let test = "a_server_with_a_full_disk_stops_in_order_and_starts_again";
+    let mut node = Node::new().with(SEGMENT.0, SEGMENT.1);
+    let Some(disk) = SmallDisk::mount(node.folder(), 8) else {
+        skip(test, "it takes root to mount a small disk");
+        return;
+    };
+    node.set_data_dir(&disk.folder.join("data"));
+    node.start();
+    let mut client = node.connect();
+    client.call(&create("/d", b"", 0)).unwrap();
+    let mut written = Written::default();
+    while written.create_next(&mut client) == 0 {}
+    fill(&disk.ballast());
+    for killed in [false, true, false] {
+        let session = client.session();
+        if killed {
+            node.kill();
+        } else {
+            node.signal("TERM");
+            assert_eq!(node.wait_exit(FAIL_LIMIT).code(), Some(0));
+        }
+        node.start();
+        // Resuming takes an entry of the log, and there is little room for those.
+        if let Ok(Some(resumed)) = Connection::resume(node.address(), &session, 0) {
+            client = resumed;
+        }
+        assert!(node.word("srvr").contains("Mode: "));
+    }
+    fs::remove_file(disk.ballast()).unwrap();
+    fs::write(disk.ballast(), b"").unwrap();
+    node.kill();
+    // Room for one more segment: the server has to come by it on its own.
+    drop(client);
+    let bigger = ["-o", "remount,size=16m", disk.folder.to_str().unwrap()];
+    assert!(succeeds("mount", &bigger));
+    node.start();
+    let deadline = Instant::now() + PATIENCE;
+    let mut client = loop {
+        match Connection::open(node.address(), 5_000) {
+            Ok(client) => break client,
+            Err(error) => assert!(Instant::now() < deadline, "{error}:\n{}", node.log_tail()),
+        }
+    };
+    while written.create_next(&mut client) != 0 {
+        assert!(Instant::now() < deadline, "{}", node.log_tail());
+    }
+    written.check(&mut client);
+    drop(node);
+    drop(disk);
+}
+
+/// Takes all space there is.
+fn fill(path: &Path) {
+    use std::io::Write as _;
+    let mut file = fs::File::create(path).unwrap();
+    for size in [1 << 16, 1 << 12, 1] {
+        while file.write_all(&vec![1; size]).is_ok() {}
+    }
+}
+
 /// What was written, by number: its error code.
 #[derive(Debug, Default)]
 struct Written {
