@@ -185,7 +185,7 @@ impl Connection {
                     bytes::Buf::advance(&mut self.output, bytes);
                 }
                 // The select below waits until the socket takes more, or reports the error.
-                Err(_) => return self.outbox.cut_reason(),
+                Err(_) => return None,
             }
         }
     }

@@ -183,14 +183,6 @@ impl Outbox {
         inner.end
     }
 
-    /// Why the connection is to end at once, whatever is still to be sent.
-    pub fn cut_reason(&self) -> Option<Disconnect> {
-        match self.lock().end {
-            Some(End::AtOnce(reason)) => Some(reason),
-            _ => None,
-        }
-    }
-
     /// Whether so much waits to be sent that no more requests should be read for now.
     pub fn is_congested(&self) -> bool {
         self.lock().is_congested()
@@ -265,7 +257,7 @@ impl Inner {
         self.owed.len()
     }
 
-    /// Adds an answer that cannot be given yet. Returns how many are owed now.
+    /// Adds an answer that cannot be given yet.
     pub fn owe(&mut self, owed: Owed) {
         self.owed.push_back(owed);
     }
