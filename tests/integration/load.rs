@@ -11,7 +11,6 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-use bytes::Bytes;
 use quorate_protocol::multi::MultiOp;
 use quorate_protocol::{Request, Response};
 use quorate_tests::client::{
@@ -600,9 +599,4 @@ pub(crate) fn run_all<T>(
         }
         end()
     })
-}
-
-/// Some bytes of data.
-pub(crate) fn blob(length: usize) -> Bytes {
-    Bytes::from(vec![b'x'; length])
 }

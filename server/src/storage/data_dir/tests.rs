@@ -155,7 +155,7 @@ fn a_lost_log_and_a_lost_or_damaged_identity_are_refused() {
     opened.initialize(IDENTITY, &options()).unwrap();
     let running = opened.open_log(options(), no_hook()).unwrap();
     let entry = super::super::log::LogEntry {
-        id: super::super::log::EntryId { term: 1, index: 0 },
+        id: EntryId { term: 1, index: 0 },
         kind: 0,
         payload: bytes::Bytes::new(),
     };
