@@ -396,6 +396,11 @@ impl Worker {
         value
     }
 
+    /// Makes the worker judge by contents alone, not by how far the zxids are.
+    pub(crate) fn forget_zxids(&mut self) {
+        self.last_zxid = 0;
+    }
+
     /// After a restart: compares what is there with what must be, and gets ready to go on.
     pub(crate) fn settle(&mut self, address: SocketAddr, progress: &Progress) {
         let root = self.root.clone();
