@@ -9,7 +9,7 @@ fuzz_target!(|stored: &[u8]| {
     let Ok(command) = Command::decode(stored) else {
         return;
     };
-    let again = command.encode().expect("what was decoded encodes");
+    let again = command.encode(stored.len()).expect("what was decoded encodes");
     assert_eq!(
         Command::decode(&again).expect("what was encoded decodes"),
         command
