@@ -352,8 +352,8 @@ fn fills_up(test: &str, mut node: Node) {
         .unwrap()
         .expect("the session is alive");
     written.check(&mut client);
-    drop(node);
-    drop(disk);
+    // The disk goes first, as it is in the node's folder.
+    node.kill();
 }
 
 #[test]
@@ -405,8 +405,8 @@ fn a_server_with_a_full_disk_stops_in_order_and_starts_again() {
         assert!(Instant::now() < deadline, "{}", node.log_tail());
     }
     written.check(&mut client);
-    drop(node);
-    drop(disk);
+    // The disk goes first, as it is in the node's folder.
+    node.kill();
 }
 
 /// Takes all space there is.
