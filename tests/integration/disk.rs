@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use quorate_protocol::Request;
-use quorate_tests::client::{Connection, create, get_data};
+use quorate_tests::client::{Connection, create, get_data, set_data};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -25,7 +25,7 @@ const SEGMENT: (&str, &str) = ("quorate.logSegmentBytes", "1048576");
 const SYSTEM_ERROR: i32 = -1;
 
 /// A wrapper that has a system call of the server fail; `when` as strace has it.
-fn injecting(node: &Node, call: &str, error: &str, when: &str) -> Wrapper {
+fn injecting(node: &Node, call: &str, fault: &str, when: &str) -> Wrapper {
     let log = node.folder().join("strace.log");
     let program = [
         // The tracer is the grandchild, so the server keeps its place and dies with the test.
@@ -38,7 +38,7 @@ fn injecting(node: &Node, call: &str, error: &str, when: &str) -> Wrapper {
         "-e",
         &format!("trace={call}"),
         "-e",
-        &format!("inject={call}:error={error}:when={when}"),
+        &format!("inject={call}:{fault}:when={when}"),
     ];
     Wrapper {
         program: program.into_iter().map(str::to_owned).collect(),
@@ -61,7 +61,7 @@ fn fails_and_loses_nothing(test: &str, call: &str, error: &str, when: &str, word
     let (progress, _reached) = Progress::new();
     node.signal("TERM");
     assert_eq!(node.wait_exit(PATIENCE).code(), Some(0));
-    let wrapper = injecting(&node, call, error, when);
+    let wrapper = injecting(&node, call, &format!("error={error}"), when);
     node.set_wrapper(Some(wrapper));
     node.start();
     for worker in &mut workers {
@@ -106,6 +106,58 @@ fn a_disk_that_fails_every_fsync_ends_the_server_and_loses_nothing() {
 fn a_failed_write_ends_the_server_and_loses_nothing() {
     let test = "a_failed_write_ends_the_server_and_loses_nothing";
     fails_and_loses_nothing(test, "pwrite64", "EIO", "50", &["write", "check the disk"]);
+}
+
+/// Fault F11: each sync takes a second. Nobody expires, and only writes wait.
+#[test]
+fn a_slow_disk_delays_writes_and_nothing_else() {
+    let test = "a_slow_disk_delays_writes_and_nothing_else";
+    if !succeeds("strace", &["-e", "trace=none", "true"]) {
+        skip(test, "strace is missing, or may not trace");
+        return;
+    }
+    let mut node = Node::new().with(SEGMENT.0, SEGMENT.1).started();
+    node.connect().call(&create("/slow", b"", 0)).unwrap();
+    node.signal("TERM");
+    assert_eq!(node.wait_exit(PATIENCE).code(), Some(0));
+    let wrapper = injecting(&node, "fdatasync", "delay_enter=1000000", "20+");
+    node.set_wrapper(Some(wrapper));
+    node.start();
+    let mut writer = node.connect();
+    let mut idle = node.connect_for(800);
+    let begun = Instant::now();
+    let lasts = Duration::from_secs(5);
+    let (slowest_write, slowest_read) = thread::scope(|scope| {
+        let writing = scope.spawn(move || {
+            let mut slowest = Duration::ZERO;
+            while begun.elapsed() < lasts {
+                let sent = Instant::now();
+                let reply = writer.call(&set_data("/slow", b"x", -1)).unwrap();
+                assert_eq!(reply.code(), 0);
+                slowest = slowest.max(sent.elapsed());
+            }
+            slowest
+        });
+        let mut slowest = Duration::ZERO;
+        while begun.elapsed() < lasts {
+            for request in [Request::Ping, get_data("/slow", false)] {
+                let asked = Instant::now();
+                assert_eq!(idle.call(&request).unwrap().code(), 0);
+                slowest = slowest.max(asked.elapsed());
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        (writing.join().unwrap(), slowest)
+    });
+    let slow = Duration::from_millis(900);
+    assert!(slowest_write > slow, "the disk was not slow");
+    say(&format!(
+        "{test}: slowest write {slowest_write:.0?}, slowest read {slowest_read:.0?}"
+    ));
+    assert!(
+        slowest_read < Duration::from_millis(500),
+        "{slowest_read:?}"
+    );
 }
 
 #[test]
@@ -300,8 +352,70 @@ fn fills_up(test: &str, mut node: Node) {
         .unwrap()
         .expect("the session is alive");
     written.check(&mut client);
-    drop(node);
-    drop(disk);
+    // The disk goes first, as it is in the node's folder.
+    node.kill();
+}
+
+#[test]
+fn a_server_with_a_full_disk_stops_in_order_and_starts_again() {
+    let test = "a_server_with_a_full_disk_stops_in_order_and_starts_again";
+    let mut node = Node::new().with(SEGMENT.0, SEGMENT.1);
+    let Some(disk) = SmallDisk::mount(node.folder(), 8) else {
+        skip(test, "it takes root to mount a small disk");
+        return;
+    };
+    node.set_data_dir(&disk.folder.join("data"));
+    node.start();
+    let mut client = node.connect();
+    client.call(&create("/d", b"", 0)).unwrap();
+    let mut written = Written::default();
+    while written.create_next(&mut client) == 0 {}
+    fill(&disk.ballast());
+    for killed in [false, true, false] {
+        let session = client.session();
+        if killed {
+            node.kill();
+        } else {
+            node.signal("TERM");
+            assert_eq!(node.wait_exit(FAIL_LIMIT).code(), Some(0));
+        }
+        node.start();
+        // Resuming takes an entry of the log, and there is little room for those.
+        if let Ok(Some(resumed)) = Connection::resume(node.address(), &session, 0) {
+            client = resumed;
+        }
+        assert!(node.word("srvr").contains("Mode: "));
+    }
+    fs::remove_file(disk.ballast()).unwrap();
+    fs::write(disk.ballast(), b"").unwrap();
+    node.kill();
+    // Room for one more segment: the server has to come by it on its own.
+    drop(client);
+    let bigger = ["-o", "remount,size=16m", disk.folder.to_str().unwrap()];
+    assert!(succeeds("mount", &bigger));
+    node.start();
+    let deadline = Instant::now() + PATIENCE;
+    let mut client = loop {
+        match Connection::open(node.address(), 5_000) {
+            Ok(client) => break client,
+            Err(error) => assert!(Instant::now() < deadline, "{error}:\n{}", node.log_tail()),
+        }
+    };
+    while written.create_next(&mut client) != 0 {
+        assert!(Instant::now() < deadline, "{}", node.log_tail());
+    }
+    written.check(&mut client);
+    // The disk goes first, as it is in the node's folder.
+    node.kill();
+}
+
+/// Takes all space there is.
+fn fill(path: &Path) {
+    use std::io::Write as _;
+    let mut file = fs::File::create(path).unwrap();
+    for size in [1 << 16, 1 << 12, 1] {
+        while file.write_all(&vec![1; size]).is_ok() {}
+    }
 }
 
 /// What was written, by number: its error code.

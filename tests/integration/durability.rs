@@ -1,5 +1,6 @@
 //! What was acknowledged survives SIGKILL, at any moment.
 
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -106,6 +107,48 @@ fn kill_again_and_again(test: &str, mut node: Node, kind: &str) {
     assert!(counts.resumed > 0 && counts.unanswered > 0, "{counts:?}");
     if kind == "busy storage" {
         assert!(snapshots > 0, "no snapshot was taken");
+    }
+}
+
+/// The tests above are worth as much as their checker: it must notice when an older state is put in
+/// place of the newest one.
+#[test]
+fn the_checker_notices_that_acknowledged_writes_are_gone() {
+    let seed = seed("the_checker_notices_that_acknowledged_writes_are_gone");
+    let mut node = Node::new().with_busy_storage().started();
+    let address = node.address();
+    let mut workers = vec![Worker::new(address, 0, seed)];
+    let (progress, reached) = Progress::new();
+    let older = node.folder().join("older");
+    for round in 0..2 {
+        progress.set_target(200);
+        run_all(&mut workers, address, &progress, false, || {
+            let waited = reached.recv_timeout(PATIENCE);
+            node.kill();
+            waited.expect("writes go on");
+        });
+        if round == 0 {
+            copy_files(node.data_dir(), &older);
+            node.start();
+            workers[0].settle(address, &progress);
+        }
+    }
+    std::fs::remove_dir_all(node.data_dir()).unwrap();
+    copy_files(&older, node.data_dir());
+    node.start();
+    let (forgiving, _) = Progress::new();
+    workers[0].forget_zxids();
+    let judged = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        workers[0].settle(address, &forgiving);
+    }));
+    assert!(judged.is_err(), "200 lost writes went unnoticed");
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
     }
 }
 

@@ -16,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use quorate_tests::client::Connection;
-use quorate_tests::process::{Finished, Process, run};
+use quorate_tests::process::{Process, run};
 use quorate_tests::server::{four_letter_word, quorate_binary};
 use tempfile::TempDir;
 
@@ -236,11 +236,6 @@ impl Node {
         self.process
             .as_mut()
             .is_none_or(|process| process.exit_status().is_some())
-    }
-
-    /// Runs a start that is meant to be refused.
-    pub(crate) fn run_to_exit(&self) -> Finished {
-        run(self.command(), "", PATIENCE).unwrap()
     }
 
     /// Opens a session of 20 seconds.

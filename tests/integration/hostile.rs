@@ -490,32 +490,57 @@ fn a_second_connect_request_opens_no_second_session() {
 
 #[test]
 fn data_as_large_as_a_frame_may_be_is_taken_and_one_byte_more_is_not() {
+    let frame_bytes_max = 1_048_575;
+    for (node, frame_bytes_max) in [
+        (Node::new(), frame_bytes_max),
+        // A frame is larger than a segment of the log.
+        (Node::new().with_busy_storage(), frame_bytes_max),
+        (
+            Node::new()
+                .with_busy_storage()
+                .with("jute.maxbuffer", "8000000"),
+            8_000_000,
+        ),
+    ] {
+        let mut node = node.started();
+        let mut neighbour = Neighbour::new(&node);
+        let frame_bytes = request_frame(1, &create("/big", b"", 0)).len() - 4;
+        let fits = frame_bytes_max - frame_bytes;
+        let mut client = node.connect();
+        let created = client.call(&create("/big", &vec![1; fits], 0)).unwrap();
+        assert_eq!(created.code(), 0);
+        let read = client.call(&get_data("/big", false)).unwrap();
+        assert_eq!(read.data().unwrap().len(), fits);
+        let _ = client.send(&create("/bog", &vec![1; fits + 1], 0));
+        assert!(client.read_to_close().unwrap().is_empty());
+        neighbour.goes_on("oversize data");
+        let reply = neighbour.client.call(&exists("/bog", false)).unwrap();
+        assert_eq!(reply.code(), -101);
+        node.kill();
+        node.start();
+        let read = node.connect().call(&get_data("/big", false)).unwrap();
+        assert_eq!(read.data().unwrap().len(), fits);
+    }
+}
+
+#[test]
+fn a_client_that_sends_byte_by_byte_is_served() {
     let node = Node::new().started();
-    let mut neighbour = Neighbour::new(&node);
-    let frame_bytes = request_frame(1, &create("/big", b"", 0)).len() - 4;
-    let fits = 1_048_575 - frame_bytes;
-    let mut client = node.connect();
-    assert_eq!(
-        client
-            .call(&create("/big", &vec![1; fits], 0))
-            .unwrap()
-            .code(),
-        0
-    );
-    assert_eq!(
-        client
-            .call(&get_data("/big", false))
-            .unwrap()
-            .data()
-            .unwrap()
-            .len(),
-        fits
-    );
-    let _ = client.send(&create("/bog", &vec![1; fits + 1], 0));
-    assert!(client.read_to_close().unwrap().is_empty());
-    neighbour.goes_on("oversize data");
-    let reply = neighbour.client.call(&exists("/bog", false)).unwrap();
-    assert_eq!(reply.code(), -101);
+    let mut client = Connection::dial(node.address()).unwrap();
+    let mut bytes = connect_frame(&hello(5_000));
+    bytes.extend_from_slice(&request_frame(1, &create("/slowly", b"data", 0)));
+    bytes.extend_from_slice(&request_frame(2, &get_data("/slowly", false)));
+    client.expect_reply(1, OpCode::Create);
+    client.expect_reply(2, OpCode::GetData);
+    for byte in bytes {
+        client.send_raw(&[byte]).unwrap();
+    }
+    client.read_welcome().unwrap().expect("a session");
+    assert!(matches!(client.receive().unwrap(), Message::Reply(_)));
+    let Message::Reply(read) = client.receive().unwrap() else {
+        panic!("no reply");
+    };
+    assert_eq!(read.data(), Some(&b"data"[..]));
 }
 
 #[test]

@@ -11,7 +11,6 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-use bytes::Bytes;
 use quorate_protocol::multi::MultiOp;
 use quorate_protocol::{Request, Response};
 use quorate_tests::client::{
@@ -28,6 +27,8 @@ use crate::model::{Model, NO_NODE, Outcome, Tree, agree};
 const SESSION_MS: i32 = 30_000;
 /// Sessions that nobody resumes.
 const ABANDONED_MS: i32 = 1_000;
+/// So many at a time: what they own is in the way, and every start gives them their time anew.
+const ABANDONED_MAX: usize = 2;
 /// Above so many znodes a worker rather deletes.
 const ENTRIES_MAX: usize = 150;
 const WINDOW_MAX: usize = 64;
@@ -397,6 +398,11 @@ impl Worker {
         value
     }
 
+    /// Makes the worker judge by contents alone, not by how far the zxids are.
+    pub(crate) fn forget_zxids(&mut self) {
+        self.last_zxid = 0;
+    }
+
     /// After a restart: compares what is there with what must be, and gets ready to go on.
     pub(crate) fn settle(&mut self, address: SocketAddr, progress: &Progress) {
         let root = self.root.clone();
@@ -434,7 +440,7 @@ impl Worker {
         self.settle_unanswered(&actual);
         if self.connection.is_none() {
             self.begin(Connection::open(address, SESSION_MS).unwrap());
-        } else if self.rng.random_ratio(1, 6) {
+        } else if self.abandoned.len() < ABANDONED_MAX && self.rng.random_ratio(1, 6) {
             self.abandon(address);
         }
     }
@@ -600,9 +606,4 @@ pub(crate) fn run_all<T>(
         }
         end()
     })
-}
-
-/// Some bytes of data.
-pub(crate) fn blob(length: usize) -> Bytes {
-    Bytes::from(vec![b'x'; length])
 }

@@ -14,6 +14,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, value_parser};
 use quorate_server::config::{Config, Override};
 use quorate_server::{Server, StartError};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{Exit, Failure, logging};
@@ -257,11 +258,22 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
+    raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Exit::Other, format!("no threads to run on: {error}")))?;
     runtime.block_on(serve(config))
+}
+
+/// Takes as many file descriptors as the system lets the process have: a connection is one, and the
+/// usual limit of 1024 is meant for programs that put them into fixed tables.
+fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
 }
 
 /// Runs the server until a signal or a failure.

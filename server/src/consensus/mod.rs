@@ -289,15 +289,21 @@ impl Consensus {
     pub async fn failed(&self) -> String {
         use openraft::async_runtime::watch::WatchReceiver;
 
-        let mut metrics = self.raft.metrics();
+        let metrics = self.raft.metrics();
+        // All metrics change with every batch; these change only with a role, or end with the engine.
+        let mut roles = self.raft.server_metrics();
         let mut compaction_failed = self.compaction_failed.clone();
         loop {
             if let Err(fatal) = &metrics.borrow_watched().running_state {
                 return fatal.to_string();
             }
             tokio::select! {
-                changed = metrics.changed() => if changed.is_err() {
-                    return "the Raft engine has ended".to_owned();
+                changed = roles.changed() => if changed.is_err() {
+                    let last = metrics.borrow_watched();
+                    return match &last.running_state {
+                        Err(fatal) => fatal.to_string(),
+                        Ok(()) => "the Raft engine has ended".to_owned(),
+                    };
                 },
                 Ok(error) = compaction_failed.wait_for(Option::is_some) => {
                     return error.clone().unwrap_or_default();

@@ -176,6 +176,8 @@ struct Inner {
     purges: usize,
     /// The next segment, once it is ready.
     spare: Option<Segment>,
+    /// Whether the writer waits for the next segment.
+    starved: bool,
     /// Whether the next segment could not be made for lack of space.
     full: bool,
     /// Free bytes in the current segment.

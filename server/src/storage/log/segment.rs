@@ -23,7 +23,8 @@ pub(crate) const PREPARING: &str = "segment.tmp";
 /// The magic number, and in every format version the place of the checksum.
 const MAGIC: &[u8; 8] = b"QuorLog\n";
 const CHECKSUM_AT: usize = SECTOR - 4;
-/// Bytes zeroed between two syncs, so that preparing does not hold up the log's own syncs for long.
+/// Most bytes zeroed between two syncs, so that preparing does not hold up the log's own syncs for
+/// long.
 const ZEROED_PER_SYNC: u64 = 4 << 20;
 
 /// An open segment.
@@ -48,25 +49,30 @@ pub(crate) fn parse_name(file_name: &str) -> Option<u64> {
 }
 
 /// Makes a segment ready for its first batch: see the module's header. Slow; not for the writer.
+///
+/// Before each piece that it zeroes, it asks `pace` how far to go, given how far it has come; `pace`
+/// may take its time, and names a place farther on, or nothing to give up ([`StorageError::Closed`]).
 pub(crate) fn prepare(
     disk: &dyn Disk,
     folder: &Path,
     identity: Identity,
     sequence: u64,
     length: u64,
+    mut pace: impl FnMut(u64) -> Option<u64>,
 ) -> Result<Segment, StorageError> {
     let temporary = folder.join(PREPARING);
     let path = folder.join(name(sequence));
     remove_if_there(disk, &temporary)?;
     let failed = |operation| StorageError::during(operation, &temporary);
     let file = disk.create(&temporary).map_err(failed("create"))?;
-    let fill = || -> Result<(), StorageError> {
+    let mut fill = || -> Result<(), StorageError> {
         file.allocate(length).map_err(failed("reserve space for"))?;
         let header = encode_header(identity, sequence, length);
         write_all_at(&*file, &header, 0).map_err(failed("write"))?;
         let mut zeroed = SEGMENT_HEADER;
         while zeroed < length {
-            let to = (zeroed + ZEROED_PER_SYNC).min(length);
+            let to = pace(zeroed).ok_or(StorageError::Closed)?;
+            let to = to.min(zeroed + ZEROED_PER_SYNC).min(length);
             write_zeros(&*file, zeroed, to).map_err(failed("write"))?;
             zeroed = to;
             if zeroed < length {
@@ -76,7 +82,7 @@ pub(crate) fn prepare(
         file.sync_all().map_err(failed("sync"))
     };
     if let Err(error) = fill() {
-        if error.is_no_space() {
+        if error.is_no_space() || matches!(error, StorageError::Closed) {
             // Give back what little there was.
             remove_if_there(disk, &temporary)?;
         }

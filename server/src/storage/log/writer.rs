@@ -81,7 +81,9 @@ pub(crate) fn create(
     segment_bytes: u64,
 ) -> Result<(), StorageError> {
     refuse_existing(disk, folder)?;
-    let segment = segment::prepare(disk, folder, identity, 1, segment_bytes)?;
+    let segment = segment::prepare(disk, folder, identity, 1, segment_bytes, |_| {
+        Some(segment_bytes)
+    })?;
     let mut batch = BatchBuffer::default();
     batch.clear();
     batch.insert_checkpoint(&Checkpoint::default());
@@ -467,9 +469,13 @@ impl Writer {
                         })
                         .ok();
                 }
-                None => shared.work.wait(&mut inner),
+                None => {
+                    inner.starved = true;
+                    shared.work.wait(&mut inner);
+                }
             }
         };
+        inner.starved = false;
         inner.files.insert(segment.sequence, segment.file.clone());
         drop(inner);
         self.position.segment = segment;
