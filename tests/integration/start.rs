@@ -218,7 +218,8 @@ fn files_of_a_newer_format_are_refused() {
 fn a_flipped_bit_in_the_log_is_refused_with_file_and_place() {
     let mut node = used_node();
     let segments = files(&node, ".log");
-    assert!(segments.len() > 2, "{segments:?}");
+    // The first is full: a later one follows it.
+    assert!(segments.len() > 1, "{segments:?}");
     for place in [SECTOR as u64 * 2 + 3, 300_000, 700_001] {
         flip(&segments[0], place);
         let words = [
