@@ -39,7 +39,10 @@ impl Shared {
             let used = self.options.segment_bytes.saturating_sub(inner.remaining);
             drop(inner);
             let target = used.saturating_mul(2).min(length);
-            if target >= zeroed.saturating_add(PIECE).min(length) {
+            let is_enough = target >= zeroed.saturating_add(PIECE).min(length);
+            // Not at the first look: under load the piece has grown by the second, and a few large
+            // ones disturb the log less than many small ones.
+            if is_enough && !waited.is_zero() {
                 return Some(target);
             }
             if waited >= PIECE_PATIENCE {

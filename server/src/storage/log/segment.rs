@@ -25,7 +25,7 @@ const MAGIC: &[u8; 8] = b"QuorLog\n";
 const CHECKSUM_AT: usize = SECTOR - 4;
 /// Most bytes zeroed between two syncs, so that preparing does not hold up the log's own syncs for
 /// long.
-const ZEROED_PER_SYNC: u64 = 4 << 20;
+const ZEROED_PER_SYNC: u64 = 8 << 20;
 
 /// An open segment.
 #[derive(Clone, Debug)]
