@@ -30,7 +30,8 @@ impl Shared {
         let mut waited = Duration::ZERO;
         loop {
             let inner = self.inner.lock();
-            if inner.starved {
+            // The last piece, too: there is nothing to spread any more.
+            if inner.starved || length.saturating_sub(zeroed) <= PIECE {
                 return Some(length);
             }
             if inner.stop.is_some() || inner.failed.is_some() {
