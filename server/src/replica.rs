@@ -242,6 +242,7 @@ impl Replica {
         let mut commits = 0;
         let mut state = self.state.write();
         let mut watches = self.watches.lock();
+        let soft_quotas_exceeded = state.soft_quota_exceeded_count();
         for Committed { zxid, command } in entries {
             commits += 1;
             let Some(command) = command else {
@@ -261,8 +262,13 @@ impl Replica {
                 &mut tally,
             );
         }
+        let exceeding = state.soft_quota_exceeded_count() - soft_quotas_exceeded;
         drop(watches);
         drop(state);
+        // One line for all of them: a subtree beyond its quota may be written to very often.
+        if exceeding > 0 {
+            tracing::warn!(writes = exceeding, "a soft quota is exceeded");
+        }
         self.metrics.add(&tally);
         self.metrics.commits.fetch_add(commits, Relaxed);
         self.applied.notify_waiters();

@@ -32,8 +32,6 @@ pub enum Disconnect {
     BadFrame,
     #[error("authentication failed")]
     AuthFailed,
-    #[error("the operation is unknown")]
-    UnknownOperation,
     #[error("the client does not read what it is sent")]
     SlowReader,
     #[error("the client watches more paths than one connection may")]

@@ -204,10 +204,6 @@ impl Consensus {
         self.incarnation
     }
 
-    pub fn server(&self) -> u64 {
-        self.server
-    }
-
     /// A command of one of this server's connections, stamped with the time.
     pub fn command(&self, connection: u64, sequence: u64, action: Action) -> Command {
         Command {
