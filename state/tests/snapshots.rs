@@ -64,6 +64,11 @@ fn rich_state() -> State {
         };
         apply(&mut state, connection.into(), 0, action);
     }
+    let admit = Action::Admit {
+        server: 1,
+        incarnation: u64::MAX,
+    };
+    apply(&mut state, 0, 0, admit);
     let text = |text: &str| Some(text.as_bytes().to_vec());
     let limits = text("count=10,bytes=-1=;byteHardLimit=-1;countHardLimit=-1");
     let ttl = create("/p/t", None, 5, "world");
