@@ -215,7 +215,7 @@ fn a_view_can_be_written_elsewhere_and_does_not_change() {
         },
     );
     assert!(bytes_of(&view) == then);
-    assert_eq!(view.last_zxid(), Zxid(13));
+    assert_eq!(view.last_zxid(), Zxid(14));
     assert_ne!(view.digest(), state.digest());
 }
 
