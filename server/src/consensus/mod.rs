@@ -8,21 +8,27 @@
 pub mod admission;
 pub mod applier;
 pub mod compaction;
+mod duties;
+pub mod formation;
 pub mod log_store;
 pub mod network;
+mod service;
 pub mod snapshot_io;
+mod stubs;
+mod translate;
 pub mod types;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::raft::ReadPolicy;
 use openraft::{ServerState, SnapshotPolicy};
+use parking_lot::Mutex;
 use quorate_state::{Action, Command, Connection, Origin, Rules, State};
-use tokio::sync::watch;
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -30,11 +36,13 @@ pub use admission::Admission;
 
 use self::applier::Applier;
 use self::compaction::{Compaction, Progress};
+use self::formation::{FormationError, Listed, Plan};
 use self::log_store::LogStore;
 use self::types::{LogId, PeerNode, Proposal, StoredMembership, TypeConfig};
 use crate::client_port::Disconnect;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
+use crate::peer_port::Peers;
 use crate::replica::Replica;
 use crate::storage::StorageError;
 use crate::storage::snapshots::SnapshotStore;
@@ -78,6 +86,8 @@ pub enum ConsensusError {
     Storage(#[from] StorageError),
     #[error("the Raft engine does not start: {0}")]
     Engine(String),
+    #[error(transparent)]
+    Formation(#[from] FormationError),
 }
 
 /// The engine has stopped: the server is shutting down, or its storage has failed.
@@ -95,7 +105,12 @@ impl From<Stopped> for Disconnect {
 pub struct Parts {
     pub server: u64,
     pub incarnation: Incarnation,
-    pub node: PeerNode,
+    pub cluster: u64,
+    /// How to begin.
+    pub plan: Plan,
+    /// The configured servers; none on a server that was told of no ensemble.
+    pub listed: Listed,
+    pub peers: Peers,
     pub rules: Rules,
     pub log: LogStore,
     /// Whether the log has room for more.
@@ -125,6 +140,19 @@ pub struct Consensus {
     compaction_failed: watch::Receiver<Option<String>>,
     stop: CancellationToken,
     tasks: TaskTracker,
+    cluster: u64,
+    peers: Peers,
+    snapshots: SnapshotStore,
+    /// For one snapshot on its way to this server.
+    snapshot_room: Arc<Semaphore>,
+    leader_heard_ms: AtomicU64,
+    /// All that was agreed on before the start has been applied.
+    settled: watch::Sender<bool>,
+    /// Servers that have presented themselves, with the incarnations they said.
+    seen: Mutex<BTreeMap<u64, u64>>,
+    /// Somebody new is among them.
+    newcomer: Notify,
+    admitted: Mutex<BTreeMap<u64, u64>>,
 }
 
 /// What this server is in the ensemble.
@@ -138,13 +166,14 @@ pub enum Role {
 }
 
 impl Consensus {
-    /// Starts the engine and waits until this server, alone in its ensemble, leads it and has
-    /// applied all that was ever acknowledged.
+    /// Starts the engine. A server that is alone in its ensemble leads it, and has applied all that
+    /// was ever acknowledged, when this returns; one of several is on its way there: see
+    /// [`Consensus::settled`].
     ///
     /// # Errors
     ///
     /// [`ConsensusError`]: the log cannot be read, or an entry in it not be applied.
-    pub async fn start(parts: Parts) -> Result<Self, ConsensusError> {
+    pub async fn start(parts: Parts) -> Result<Arc<Self>, ConsensusError> {
         let progress = Arc::new(Progress::new(
             parts.snapshot_entries,
             parts.snapshot_log_bytes,
@@ -165,13 +194,14 @@ impl Consensus {
         let raft = Raft::new(
             parts.server,
             Arc::new(config),
-            network::NoPeers,
+            network::Network::new(parts.peers.clone()),
             parts.log,
             applier,
         )
         .await
         .map_err(engine)?;
-        lead_alone(&raft, parts.server, parts.node).await?;
+        let data_dir = parts.snapshots.folder().display().to_string();
+        let alone = begin(&raft, parts.server, parts.plan, data_dir).await?;
 
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
@@ -180,13 +210,13 @@ impl Consensus {
             raft: raft.clone(),
             replica: parts.replica,
             progress,
-            snapshots: parts.snapshots,
+            snapshots: parts.snapshots.clone(),
             kept: parts.snapshots_kept,
             metrics: Arc::clone(&parts.metrics),
             failed,
         };
         tasks.spawn(compaction.run(stop.clone()));
-        Ok(Self {
+        let consensus = Arc::new(Self {
             raft,
             server: parts.server,
             incarnation: parts.incarnation,
@@ -197,7 +227,18 @@ impl Consensus {
             compaction_failed,
             stop,
             tasks,
-        })
+            cluster: parts.cluster,
+            peers: parts.peers,
+            snapshots: parts.snapshots,
+            snapshot_room: Arc::new(Semaphore::new(1)),
+            leader_heard_ms: AtomicU64::new(0),
+            settled: watch::Sender::new(alone),
+            seen: Mutex::default(),
+            newcomer: Notify::new(),
+            admitted: Mutex::default(),
+        });
+        consensus.take_up_duties(parts.listed);
+        Ok(consensus)
     }
 
     pub fn incarnation(&self) -> Incarnation {
@@ -342,6 +383,37 @@ fn settings() -> openraft::Config {
         backoff: "20ms 40ms 80ms 160ms 200ms".to_owned(),
         ..openraft::Config::default()
     }
+}
+
+/// Begins as planned; whether this server is alone.
+async fn begin(
+    raft: &Raft,
+    server: u64,
+    plan: Plan,
+    data_dir: String,
+) -> Result<bool, ConsensusError> {
+    let is_alone = || raft.voter_ids().eq([server]);
+    match plan {
+        Plan::Alone(_) if raft.is_initialized().await.map_err(engine)? && !is_alone() => {
+            return Err(FormationError::NotListed {
+                members: raft.voter_ids().count() + raft.learner_ids().count(),
+                data_dir,
+            }
+            .into());
+        }
+        Plan::Alone(node) => {
+            lead_alone(raft, server, node).await?;
+            return Ok(true);
+        }
+        Plan::Found(members) => raft.initialize(members).await.map_err(engine)?,
+        Plan::Resume if is_alone() => {
+            // It has always been alone, or is again.
+            lead_alone(raft, server, PeerNode::default()).await?;
+            return Ok(true);
+        }
+        Plan::Resume | Plan::Join => {}
+    }
+    Ok(false)
 }
 
 /// Makes this server the leader of itself, and waits until all of its log is applied.
