@@ -320,7 +320,7 @@ impl Connection {
     /// Proposes to open or resume the session that the first frame asks for.
     async fn open_session(&mut self, frame: &[u8]) -> Result<(), Disconnect> {
         let connect = ConnectRequest::decode(frame).map_err(|_| Disconnect::Malformed)?;
-        if !self.port.consensus.hears_majority() {
+        if !self.port.consensus.may_serve() {
             return Err(Disconnect::NoQuorum);
         }
         let patience = self.port.limits.behind_patience;
