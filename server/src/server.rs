@@ -132,6 +132,7 @@ impl Server {
             }),
             |purged| snapshot_io::load_newest(&snapshots, purged),
         )?;
+        snapshot_io::drop_contradicted(&log, loaded.last_applied)?;
         let log = Arc::new(log);
         let identity = data_dir.known_identity()?;
         let plan = match plan {

@@ -59,8 +59,22 @@ impl Consensus {
     /// Tells the dialling side who is where, as the membership changes.
     async fn follow_members(self: Arc<Self>) {
         let mut metrics = self.raft.server_metrics();
+        let mut led_by = None;
         loop {
-            let membership = metrics.borrow_watched().membership_config.clone();
+            let (membership, leader) = {
+                let now = metrics.borrow_watched();
+                let leader = now
+                    .current_leader
+                    .map(|leader| (leader, now.vote.leader_id.term));
+                (now.membership_config.clone(), leader)
+            };
+            if leader != led_by {
+                match leader {
+                    Some((leader, term)) => tracing::info!(leader, term, "there is a leader"),
+                    None => tracing::info!("there is no leader"),
+                }
+                led_by = leader;
+            }
             let nodes: BTreeMap<u64, String> = membership
                 .nodes()
                 .filter(|(server, _)| **server != self.server)
