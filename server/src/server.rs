@@ -248,6 +248,12 @@ impl Server {
         self.address
     }
 
+    /// The engine, for tests of several servers in one process.
+    #[cfg(test)]
+    pub(crate) fn consensus(&self) -> &Arc<Consensus> {
+        &self.consensus
+    }
+
     /// Resolves when clients are served: a server of several has to find the others first. Cancel
     /// safe.
     pub async fn ready(&self) {

@@ -15,6 +15,8 @@ pub mod network;
 mod service;
 pub mod snapshot_io;
 mod stubs;
+#[cfg(test)]
+mod tests;
 mod translate;
 pub mod types;
 

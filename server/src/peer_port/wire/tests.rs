@@ -7,7 +7,10 @@ use tokio::io::AsyncWriteExt;
 
 use super::*;
 
-const PLACE: Place = Place { term: 3, index: 900 };
+const PLACE: Place = Place {
+    term: 3,
+    index: 900,
+};
 const BALLOT: Ballot = Ballot {
     term: 70_000,
     server: 2,
