@@ -416,7 +416,7 @@ async fn take_snapshot<I: Incoming>(
                 }
             }
             Kind::SnapshotEnd if missing == 0 => {
-                return Ok(while_busy(writer, call, incoming.finish()).await?);
+                return while_busy(writer, call, incoming.finish()).await;
             }
             Kind::SnapshotEnd => {
                 return Ok(Err(ServiceError(
