@@ -850,3 +850,6 @@ fn as_asked(entry: &Entry) -> Option<&Asked> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;
