@@ -10,4 +10,8 @@
 
 mod clients;
 mod kills;
+mod partitions;
+mod pauses;
+mod rolling;
 mod scene;
+mod snapshots;

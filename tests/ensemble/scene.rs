@@ -24,6 +24,7 @@ use crate::clients::{Board, Client, EPHEMERALS, Habits, REGISTERS};
 const STEADY_MS: i32 = 40_000;
 /// Of clients that move, and leave sessions to expire: what they leave has to be waited for.
 const RESTLESS_MS: i32 = 4_000;
+pub(crate) const RESTLESS: Duration = Duration::from_millis(4_000);
 /// Writes acknowledged between two faults, to have something at stake.
 const WRITES: u64 = 150;
 const SETUP_MS: i32 = 60_000;
@@ -47,6 +48,16 @@ pub(crate) fn faults(few: u32) -> u32 {
 /// A line for whoever runs the tests; the runner would hide what a passing test prints.
 pub(crate) fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Records that `test` cannot run here.
+pub(crate) fn skip(test: &str, reason: &str) {
+    say(&format!("skipped: {test}: {reason}"));
+    let required = std::env::var("QUORATE_INTEGRATION").is_ok_and(|value| value == "required");
+    assert!(
+        !required,
+        "skipped: {test}: {reason}, but QUORATE_INTEGRATION=required"
+    );
 }
 
 /// What the one who makes the faults has at hand.

@@ -151,12 +151,12 @@ fn read() -> Ask {
 /// Two clients take turns; the second closes its session in the end.
 fn good() -> History {
     let mut world = World::new();
-    for client in 0..2 {
-        let path = HELD[client].to_owned();
+    for (client, path) in HELD.into_iter().enumerate() {
+        let path = path.to_owned();
         world.ask(client, Ask::Hold { path });
     }
     for round in 0..10 {
-        for client in 0..2 {
+        for (client, path) in HELD.into_iter().enumerate() {
             let value = format!("c{client}#{round}");
             world.ask(
                 client,
@@ -168,7 +168,7 @@ fn good() -> History {
             world.ask(client, Ask::Append { value });
             world.ask(1 - client, Ask::Sync);
             world.ask(1 - client, read());
-            let path = HELD[client].to_owned();
+            let path = path.to_owned();
             world.ask(1 - client, Ask::Look { path });
             world.ask(client, Ask::Ping);
         }
