@@ -64,9 +64,9 @@ impl Results {
         let mut table = String::from(
             "| operation | clients x outstanding | ZooKeeper ops/s | Quorate ops/s \
              | Quorate / ZooKeeper (range) | floor ops/s | Quorate / floor \
-             | p50, p99 ms ZooKeeper | p50, p99 ms Quorate \
+             | p50, p99 ms ZooKeeper | p50, p99 ms Quorate | p50, p99 ms floor \
              | server CPU us/op ZooKeeper, Quorate, floor | generator CPU us/op |\n\
-             |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
+             |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
         );
         for (cell, samples) in &self.cells {
             let of = |subject| samples.get(&subject).map_or(&[][..], Vec::as_slice);
@@ -86,7 +86,7 @@ impl Results {
                 |samples: &[Sample]| show(median_of(samples, |s| s.generator_us_per_op), 1);
             let _ = writeln!(
                 table,
-                "| {} | {} x {} | {} | {} | {} | {} | {} | {} | {} | {}, {}, {} | {}, {}, {} |",
+                "| {} | {} x {} | {} | {} | {} | {} | {} | {} | {} | {} | {}, {}, {} | {}, {}, {} |",
                 cell.name(),
                 cell.clients,
                 cell.outstanding,
@@ -97,6 +97,7 @@ impl Results {
                 show(Ratio::of(quorate, floor).map(|ratio| ratio.median), 2),
                 latency(zookeeper),
                 latency(quorate),
+                latency(floor),
                 server(zookeeper),
                 server(quorate),
                 server(floor),
@@ -233,7 +234,7 @@ mod tests {
         results.add(cell, Subject::Floor, sample(4_000.0));
         let row = results.markdown().lines().nth(2).map(str::to_owned);
         let expected = "| create, 1 KiB | 30 x 10 | 1000 | - | - | 4000 | - | 1.50, 2.50 | -, - \
-                        | 3.0, -, 3.0 | 1.0, -, 1.0 |";
+                        | 1.50, 2.50 | 3.0, -, 3.0 | 1.0, -, 1.0 |";
         assert_eq!(row.as_deref(), Some(expected));
         assert_eq!(results.markdown().lines().count(), 3);
     }
