@@ -31,7 +31,7 @@ use crate::compare::server::Programs;
 use crate::driver::Stop;
 use crate::error::BenchError;
 use crate::floor::{FloorServer, LOG_BYTES};
-use crate::run::{RunConfig, measure};
+use crate::run::{RunConfig, Target, measure};
 use crate::tree::{MULTI_OPS, Tree};
 use crate::workload::{Op, Shape};
 
@@ -62,8 +62,9 @@ enum Command {
 
 #[derive(Args)]
 struct RunArgs {
-    #[arg(long, default_value = "127.0.0.1:2181")]
-    server: SocketAddr,
+    /// The servers to spread the clients over, separated by commas
+    #[arg(long, default_value = "127.0.0.1:2181", value_delimiter = ',')]
+    server: Vec<SocketAddr>,
     #[arg(long, value_enum)]
     op: Op,
     /// Share of gets in --op mixed; the rest are sets
@@ -95,9 +96,9 @@ struct RunArgs {
     /// Threads that drive the clients
     #[arg(long, default_value_t = 1)]
     threads: usize,
-    /// The server's process, to report its processor time
-    #[arg(long)]
-    pid: Option<u32>,
+    /// The servers' processes, separated by commas, to report their processor time
+    #[arg(long, value_delimiter = ',')]
+    pid: Vec<u32>,
     /// Leave the subtree on the server
     #[arg(long)]
     no_clean: bool,
@@ -215,7 +216,7 @@ fn run(args: &RunArgs) -> Result<(), BenchError> {
         keys: args.keys,
         data_bytes: args.data_bytes,
     };
-    let mut tree = Tree::make(args.server, shape, MULTI_OPS)?;
+    let mut tree = Tree::make(&args.server, shape, MULTI_OPS)?;
     let config = RunConfig {
         op: args.op,
         read_percent: args.read_percent,
@@ -227,9 +228,12 @@ fn run(args: &RunArgs) -> Result<(), BenchError> {
             Some(count) => Stop::Count(count),
             None => Stop::After(Duration::from_secs_f64(args.seconds)),
         },
-        pid: args.pid,
     };
-    let measured = measure(&mut tree, config);
+    let target = Target {
+        servers: &args.server,
+        pids: &args.pid,
+    };
+    let measured = measure(&mut tree, target, config);
     // Also after a failure, as far as the server still answers.
     let cleaned = if args.no_clean { Ok(()) } else { tree.remove() };
     let measurement = measured?;

@@ -23,7 +23,7 @@ use crate::error::BenchError;
 use crate::fill::{self, Filled, bytes_per_znode};
 use crate::machine;
 use crate::process::{self, Memory};
-use crate::run::{RunConfig, measure};
+use crate::run::{RunConfig, Target, measure};
 use crate::tree::{MULTI_OPS, Tree};
 use crate::workload::{Op, Shape};
 
@@ -204,12 +204,12 @@ fn make_bed(config: &CompareConfig, subject: Subject) -> Result<Bed, BenchError>
             keys: 10_000,
             data_bytes,
         };
-        trees.push(Tree::make(server.address, shape, MULTI_OPS)?);
+        trees.push(Tree::make(&[server.address], shape, MULTI_OPS)?);
     }
     Ok(Bed { server, trees })
 }
 
-fn run_config(cell: Cell, warmup: Duration, span: Duration, pid: u32) -> RunConfig {
+fn run_config(cell: Cell, warmup: Duration, span: Duration) -> RunConfig {
     RunConfig {
         op: cell.op,
         read_percent: cell.read_percent,
@@ -218,7 +218,6 @@ fn run_config(cell: Cell, warmup: Duration, span: Duration, pid: u32) -> RunConf
         threads: 1,
         warmup,
         stop: Stop::After(span),
-        pid: Some(pid),
     }
 }
 
@@ -234,21 +233,29 @@ fn warm_up(bed: &mut Bed, span: Duration) -> Result<(), BenchError> {
             outstanding: 10,
         };
         let share = span / 5;
-        let config = run_config(cell, Duration::ZERO, share, bed.server.pid());
-        measure(&mut bed.trees[0], config)?;
+        let config = run_config(cell, Duration::ZERO, share);
+        let target = Target {
+            servers: &[bed.server.address],
+            pids: &[],
+        };
+        measure(&mut bed.trees[0], target, config)?;
         bed.trees[0].remove_created()?;
     }
     Ok(())
 }
 
 fn measure_cell(bed: &mut Bed, cell: Cell, config: &CompareConfig) -> Result<Sample, BenchError> {
-    let run = run_config(cell, config.warmup, config.span, bed.server.pid());
+    let run = run_config(cell, config.warmup, config.span);
+    let target = Target {
+        servers: &[bed.server.address],
+        pids: &[bed.server.pid()],
+    };
     let tree = bed
         .trees
         .iter_mut()
         .find(|tree| tree.shape.data_bytes == cell.data_bytes)
         .ok_or(BenchError::Usage("a cell has a data length without a tree"))?;
-    let measurement = measure(tree, run)?;
+    let measurement = measure(tree, target, run)?;
     if cell.op == Op::Create {
         tree.remove_created()?;
     }
