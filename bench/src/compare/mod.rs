@@ -6,6 +6,7 @@
 //! and drives each with every operation before anything is measured, because a JVM
 //! is slow until it has compiled what it runs.
 
+pub(crate) mod child;
 pub(crate) mod server;
 pub(crate) mod table;
 
