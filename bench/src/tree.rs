@@ -1,7 +1,6 @@
 //! The subtree a run works on: made before it, removed after it.
 
 use std::net::SocketAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use quorate_protocol::Request;
 use quorate_protocol::multi::MultiOp;
@@ -34,9 +33,7 @@ impl Tree {
         shape: Shape,
         multi_ops: u32,
     ) -> Result<Self, BenchError> {
-        let paths = Paths {
-            root: format!("/quorate-bench-{:08x}", unique()),
-        };
+        let paths = Paths::unique();
         let mut session = open(servers)?;
         let root = std::iter::once(paths.root.clone());
         let parents = (0..shape.parents).map(|parent| paths.parent(parent));
@@ -140,14 +137,6 @@ fn chunks(range: std::ops::Range<u32>, size: u32) -> impl Iterator<Item = (u32, 
     range
         .step_by(size as usize)
         .map(move |from| (from, end.min(from.saturating_add(size))))
-}
-
-/// Differs between runs on one machine; not secret.
-fn unique() -> u32 {
-    let since_epoch = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    std::process::id().rotate_left(16) ^ since_epoch.subsec_nanos()
 }
 
 #[cfg(test)]

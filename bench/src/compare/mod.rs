@@ -29,9 +29,9 @@ use crate::tree::{MULTI_OPS, Tree};
 use crate::workload::{Op, Shape};
 
 /// A server is quiet when it used no more than one tick of processor time (10 ms) in this span.
-const QUIET_SPAN: Duration = Duration::from_millis(100);
-const QUIET_TICK: Duration = Duration::from_millis(10);
-const QUIET_PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const QUIET_SPAN: Duration = Duration::from_millis(100);
+pub(crate) const QUIET_TICK: Duration = Duration::from_millis(10);
+pub(crate) const QUIET_PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug)]
 pub(crate) struct CompareConfig {
@@ -118,7 +118,7 @@ fn heading(config: &CompareConfig, subjects: &[Subject]) -> Result<String, Bench
 }
 
 /// The JVM, and the heap it grants itself by default on this machine.
-fn describe_java(java: &Path) -> String {
+pub(crate) fn describe_java(java: &Path) -> String {
     let output = Command::new(java)
         .args(["-XX:+PrintFlagsFinal", "-version"])
         .output();

@@ -124,20 +124,29 @@ impl Cell {
     }
 }
 
-/// How one server's rate stood to another's in runs side by side.
+/// How one server stood to another in runs side by side.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Ratio {
-    median: f64,
-    min: f64,
-    max: f64,
+pub(crate) struct Ratio {
+    pub(crate) median: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
 }
 
 impl Ratio {
+    /// Of the rates.
     fn of(samples: &[Sample], to: &[Sample]) -> Option<Self> {
+        Self::by(samples, to, |sample| sample.ops_per_second)
+    }
+
+    pub(crate) fn by(
+        samples: &[Sample],
+        to: &[Sample],
+        value: impl Fn(&Sample) -> f64,
+    ) -> Option<Self> {
         let mut ratios: Vec<f64> = samples
             .iter()
             .zip(to)
-            .map(|(a, b)| a.ops_per_second / b.ops_per_second)
+            .map(|(a, b)| value(a) / value(b))
             .collect();
         let median = median(&mut ratios)?;
         Some(Self {
@@ -148,7 +157,7 @@ impl Ratio {
     }
 }
 
-fn median_of(samples: &[Sample], value: impl Fn(&Sample) -> f64) -> Option<f64> {
+pub(crate) fn median_of(samples: &[Sample], value: impl Fn(&Sample) -> f64) -> Option<f64> {
     let mut values: Vec<f64> = samples.iter().map(value).collect();
     median(&mut values)
 }
@@ -163,11 +172,11 @@ fn median(values: &mut [f64]) -> Option<f64> {
     Some(f64::midpoint(upper, values[values.len() / 2 - 1]))
 }
 
-fn show(value: Option<f64>, decimals: usize) -> String {
+pub(crate) fn show(value: Option<f64>, decimals: usize) -> String {
     value.map_or_else(|| "-".to_owned(), |value| format!("{value:.decimals$}"))
 }
 
-fn show_ratio(ratio: Option<Ratio>) -> String {
+pub(crate) fn show_ratio(ratio: Option<Ratio>) -> String {
     ratio.map_or_else(
         || "-".to_owned(),
         |ratio| {
