@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quorate_protocol::handshake::{ConnectRequest, ConnectResponse};
+use quorate_protocol::request::SetWatches;
 use quorate_protocol::{EventType, Request, Zxid};
 use quorate_tests::checker::LOG;
 use quorate_tests::client::{
@@ -22,12 +23,14 @@ use quorate_tests::client::{
     get_data, hello, set_data, sync,
 };
 use quorate_tests::ensemble::PATIENCE;
-use quorate_tests::history::{Answer, Ask, Asked, Disturbance, Entry, Found, Moment};
+use quorate_tests::history::{Answer, Ask, Asked, Disturbance, Entry, Found, Moment, Watch};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-/// All clients write to all of them.
+/// All clients write to all of them. The last one has one-time watches, the others persistent ones: a
+/// connection with both on one znode is told once.
 pub(crate) const REGISTERS: [&str; 3] = ["/registers/a", "/registers/b", "/registers/c"];
+const WATCHED_ONCE: usize = 2;
 pub(crate) const EPHEMERALS: &str = "/ephemerals";
 /// Below a server's limit for what a reply may hold, with all clients' entries in one list.
 const APPENDS_MAX: u32 = 1_500;
@@ -173,6 +176,8 @@ pub(crate) struct Client<'a> {
     holds: u32,
     /// Ephemerals that this session was asked to hold.
     holds_something: bool,
+    /// Of the session, on [`WATCHED_ONCE`].
+    watch: Watch,
 }
 
 /// Why a client is done with a connection.
@@ -213,6 +218,7 @@ impl<'a> Client<'a> {
             appends: 0,
             holds: 0,
             holds_something: false,
+            watch: Watch::Never,
         }
     }
 
@@ -252,6 +258,7 @@ impl<'a> Client<'a> {
         lock(&self.board.sessions).remove(&self.number);
         self.last_zxid = 0;
         self.holds_something = false;
+        self.watch = Watch::Never;
     }
 
     fn broken(&mut self, server: u64, what: String) {
@@ -349,7 +356,7 @@ impl<'a> Client<'a> {
     }
 
     fn use_link(&mut self, link: &mut Link) -> End {
-        if !self.register_watch(link) {
+        if !self.register_watches(link) {
             return self.lost(link);
         }
         // With the session that the connection just got, or with one that has its ephemeral.
@@ -465,20 +472,28 @@ impl<'a> Client<'a> {
         format!("c{}#{}", self.number, self.values)
     }
 
-    fn register_watch(&mut self, link: &mut Link) -> bool {
+    fn register_watches(&mut self, link: &mut Link) -> bool {
         let session = self.session.unwrap().id.get();
-        // One for each register: what they tell is then the same in all versions.
-        let requests: Vec<Request> = REGISTERS
+        let mut requests: Vec<Request> = REGISTERS[..WATCHED_ONCE]
             .iter()
             .map(|path| add_watch(path, false))
             .collect();
+        if let Watch::SetAt(_) = self.watch {
+            // What clients do after a reconnect: the server tells of what changed meanwhile.
+            requests.push(Request::SetWatches(SetWatches {
+                relative_zxid: Zxid(self.last_zxid),
+                data: vec![REGISTERS[WATCHED_ONCE].to_owned()],
+                exist: Vec::new(),
+                child: Vec::new(),
+            }));
+        }
         if link.connection.send_all(&requests).is_err() {
             return false;
         }
-        for _ in REGISTERS {
+        for _ in &requests {
             match self.next_reply(link, session, self.board.now()) {
                 Some(reply) if reply.code() == 0 => {}
-                Some(reply) => self.broken(link.server, format!("addWatch: {reply:?}")),
+                Some(reply) => self.broken(link.server, format!("watches: {reply:?}")),
                 None => return false,
             }
         }
@@ -530,8 +545,13 @@ impl<'a> Client<'a> {
                 }
                 Ok(Message::Event(event)) => {
                     let register = REGISTERS.iter().position(|path| *path == event.path);
-                    match (event.kind, register) {
-                        (EventType::NodeDataChanged, Some(register)) => {
+                    match (event.kind, register, self.watch) {
+                        (EventType::NodeDataChanged, Some(WATCHED_ONCE), Watch::SetAt(at)) => {
+                            self.watch = Watch::FiredAfter(at);
+                        }
+                        (EventType::NodeDataChanged, Some(register), _)
+                            if register != WATCHED_ONCE =>
+                        {
                             link.events[register] += 1;
                         }
                         _ => self.broken(link.server, format!("nobody watches for {event:?}")),
@@ -584,22 +604,36 @@ impl<'a> Client<'a> {
         let events = |register: &str| {
             let position = REGISTERS.iter().position(|path| *path == register);
             position
-                .filter(|_| link.is_watching)
+                .filter(|position| link.is_watching && *position != WATCHED_ONCE)
                 .map(|position| link.events[position])
         };
+        let once = REGISTERS[WATCHED_ONCE];
+        let known = self.watch;
+        let watch = |register: &str| match register == once {
+            true => known,
+            false => Watch::Never,
+        };
         let stat = reply.stat().unwrap_or_default();
+        if let Ask::Read { register } = ask
+            && register == once
+        {
+            // Every read of it sets the watch, if it is not set.
+            self.watch = Watch::SetAt(stat.version);
+        }
         let found = match ask {
             Ask::Set { register, value } => Found::Value {
                 value: value.clone(),
                 version: stat.version,
                 mzxid: stat.mzxid.0,
                 events: events(register),
+                watch: watch(register),
             },
             Ask::Read { register } => Found::Value {
                 value: String::from_utf8_lossy(reply.data().unwrap_or_default()).into_owned(),
                 version: stat.version,
                 mzxid: stat.mzxid.0,
                 events: events(register),
+                watch: watch(register),
             },
             Ask::Look { .. } => Found::Present {
                 owner: stat.ephemeral_owner,
@@ -620,7 +654,7 @@ fn request(ask: &Ask) -> Request {
         Ask::Set { register, value } => set_data(register, value.as_bytes(), -1),
         Ask::Append { value } => create(&format!("{LOG}/n-"), value.as_bytes(), SEQUENTIAL),
         Ask::Hold { path } => create(path, b"", EPHEMERAL),
-        Ask::Read { register } => get_data(register, false),
+        Ask::Read { register } => get_data(register, register == REGISTERS[WATCHED_ONCE]),
         Ask::Look { path } => exists(path, false),
         Ask::Sync => sync("/"),
         Ask::Ping => Request::Ping,

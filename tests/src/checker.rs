@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::time::Duration;
 
-use crate::history::{Answer, Ask, Asked, Entry, Found, History, Moment};
+use crate::history::{Answer, Ask, Asked, Entry, Found, History, Moment, Watch};
 
 /// Where [`Ask::Append`] creates.
 pub const LOG: &str = "/log";
@@ -34,7 +34,8 @@ pub enum Rule {
     NoGoingBack,
     /// A reply shows the state of its zxid.
     RepliesShowTheirZxid,
-    /// Each change is announced once to a persistent watch, before an answer shows it.
+    /// Each change is announced once to a persistent watch, and the first one to a one-time watch,
+    /// before an answer shows it; the latter on another server as well.
     OneEventPerChange,
     /// An ephemeral is there as long as its session, no longer and no shorter.
     EphemeralsLiveWithTheirSession,
@@ -582,7 +583,10 @@ impl<'a> Judge<'a> {
                         _,
                         _,
                         Found::Value {
-                            version, events, ..
+                            version,
+                            events,
+                            watch,
+                            ..
                         },
                     )),
                 ) = (&asked.request, asked.done())
@@ -594,6 +598,17 @@ impl<'a> Judge<'a> {
                     self.violation(
                         Rule::NoGoingBack,
                         format!("{place}: version {version} after {before}"),
+                    );
+                }
+                let is_told = match watch {
+                    Watch::Never => true,
+                    Watch::SetAt(set_at) => set_at == version,
+                    Watch::FiredAfter(set_at) => set_at < version,
+                };
+                if !is_told {
+                    self.violation(
+                        Rule::OneEventPerChange,
+                        format!("{place}: version {version}, and its watch is {watch:?}"),
                     );
                 }
                 if let Some(events) = events {

@@ -165,12 +165,25 @@ pub enum Found {
         /// How many events about this register had come on this connection before this answer, if
         /// it is watched persistently.
         events: Option<i32>,
+        /// What the session's one-time watch on it had done before this answer, on any connection.
+        watch: Watch,
     },
     /// The ephemeral is there.
     Present {
         owner: i64,
     },
     Absent,
+}
+
+/// A session's one-time watch on a register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watch {
+    /// There is none.
+    Never,
+    /// Set by an answer that showed this version; no event has come since.
+    SetAt(i32),
+    /// The event has come; the answer that set it had shown this version.
+    FiredAfter(i32),
 }
 
 impl Asked {

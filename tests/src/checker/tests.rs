@@ -120,6 +120,7 @@ impl World {
             mzxid: self.mzxid,
             // As if every watch were as old as the register.
             events: Some(self.version),
+            watch: Watch::SetAt(self.version),
         }
     }
 
@@ -442,6 +443,33 @@ fn a_missing_event_and_one_too_many_are_noticed() {
         breaks(Rule::OneEventPerChange, |history| {
             *version_of(nth(history, 0, 4, is_read)).2.as_mut().unwrap() += error;
         });
+    }
+}
+
+#[test]
+fn a_one_time_watch_that_misses_a_change_or_imagines_one_is_noticed() {
+    for (earlier, fired, is_good) in [
+        (0, false, true),
+        (1, false, false),
+        (0, true, false),
+        (1, true, true),
+    ] {
+        let spoil = |history: &mut History| {
+            if let Answer::Done {
+                found: Found::Value { version, watch, .. },
+                ..
+            } = &mut nth(history, 0, 4, is_read).answer
+            {
+                *watch = match fired {
+                    true => Watch::FiredAfter(*version - earlier),
+                    false => Watch::SetAt(*version - earlier),
+                };
+            }
+        };
+        match is_good {
+            true => passes(spoil),
+            false => breaks(Rule::OneEventPerChange, spoil),
+        }
     }
 }
 
