@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -221,13 +222,24 @@ pub(crate) fn play(test: &str, mut ensemble: Ensemble, faults: impl FnOnce(&mut 
 
 fn set_up(ensemble: &mut Ensemble) {
     let leader = ensemble.leader().unwrap();
-    let mut connection = Connection::open(ensemble.address(leader), SETUP_MS).unwrap();
+    let mut connection = connect(ensemble.address(leader)).unwrap();
     for path in ["/registers", LOG, EPHEMERALS].into_iter().chain(REGISTERS) {
         let reply = connection.call(&create(path, b"", PERSISTENT)).unwrap();
         assert_eq!(reply.code(), 0, "{path}: {reply:?}");
     }
     let closed = connection.call(&quorate_protocol::Request::CloseSession);
     assert_eq!(closed.unwrap().code(), 0);
+}
+
+/// A server may close a connection while it finds its place, so another is tried.
+fn connect(address: SocketAddr) -> io::Result<Connection> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match Connection::open(address, SETUP_MS) {
+            Err(_) if Instant::now() < deadline => thread::sleep(Duration::from_millis(20)),
+            opened => return opened,
+        }
+    }
 }
 
 /// What every server has, once what dead sessions held is gone.
@@ -255,7 +267,7 @@ fn final_trees(scene: &Scene<'_>) -> Vec<Tree> {
 
 /// Reads everything below the root but ZooKeeper's own.
 fn read_tree(ensemble: &Ensemble, id: u64) -> io::Result<Tree> {
-    let mut connection = Connection::open(ensemble.address(id), SETUP_MS)?;
+    let mut connection = connect(ensemble.address(id))?;
     let zxid = connection.call(&sync("/"))?.zxid;
     let mut znodes = BTreeMap::new();
     let mut folders = vec!["/".to_owned()];
