@@ -94,6 +94,7 @@ impl Consensus {
     /// not do: this server may have applied, and shown, what was not yet on its own disk.
     async fn settle(self: Arc<Self>) {
         loop {
+            let begun_ms = self.clock.monotonic_ms();
             if let Some(index) = self.confirmed_index().await {
                 let wait = self.raft.wait(None);
                 if wait
@@ -101,6 +102,7 @@ impl Consensus {
                     .await
                     .is_ok()
                 {
+                    self.note_majority(begun_ms);
                     self.settled.send_replace(true);
                     return;
                 }
