@@ -18,8 +18,8 @@ use quorate_protocol::handshake::ConnectResponse;
 use quorate_protocol::request::SetWatches2;
 use quorate_protocol::{ErrorCode, Id, OpCode, Perms, Response, SessionId, Xid, Zxid};
 use quorate_state::{
-    Applied, Change, Command, Connection, Event, OpError, Query, Reader, Reply, SessionEvent,
-    SessionGrant, State, StateView, WatchKind, WatchTable, WatcherType, permits,
+    Applied, Change, Command, Configuration, Connection, Event, OpError, Query, Reader, Reply,
+    SessionEvent, SessionGrant, State, StateView, WatchKind, WatchTable, WatcherType, permits,
 };
 use tokio::sync::Notify;
 
@@ -81,6 +81,8 @@ pub struct Committed {
     pub zxid: Zxid,
     /// `None` for entries of the engine's own: they use up their zxid and change nothing.
     pub command: Option<Command>,
+    /// The membership that an entry of the engine's own has set.
+    pub configuration: Option<Configuration>,
 }
 
 /// The state, the watches of this server's clients, and their outboxes.
@@ -243,10 +245,21 @@ impl Replica {
         let mut state = self.state.write();
         let mut watches = self.watches.lock();
         let soft_quotas_exceeded = state.soft_quota_exceeded_count();
-        for Committed { zxid, command } in entries {
+        for Committed {
+            zxid,
+            command,
+            configuration,
+        } in entries
+        {
             commits += 1;
             let Some(command) = command else {
-                state.skip(zxid);
+                match configuration {
+                    None => state.skip(zxid),
+                    Some(configuration) => {
+                        let changes = state.configure(zxid, &configuration);
+                        self.fire(&mut watches, zxid, &changes);
+                    }
+                }
                 continue;
             };
             let origin = command.origin.connection;

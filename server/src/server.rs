@@ -133,6 +133,7 @@ impl Server {
             node: PeerNode {
                 peer_address: String::new(),
                 client_address: address.to_string(),
+                ..PeerNode::default()
             },
             rules: Rules {
                 skip_acl: config.skip_acl,

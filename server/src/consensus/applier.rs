@@ -20,7 +20,7 @@ use super::snapshot_io::Source;
 use super::types::{
     Entry, LogId, Snapshot, SnapshotData, SnapshotMeta, StoredMembership, TypeConfig,
 };
-use super::{Incarnation, snapshot_io};
+use super::{Incarnation, membership, snapshot_io};
 use crate::replica::{Committed, Replica};
 use crate::storage::snapshots::SnapshotStore;
 
@@ -137,6 +137,7 @@ impl Applier {
         let log_id = entry.log_id();
         let zxid = self.base.zxid(log_id.index);
         self.last_applied = Some(log_id);
+        let mut configuration = None;
         let command = match entry.payload {
             EntryPayload::Normal(proposal) => {
                 let command = Command::decode(&proposal.0).map_err(|error| {
@@ -153,12 +154,17 @@ impl Applier {
                 Some(command)
             }
             EntryPayload::Membership(membership) => {
+                configuration = membership::configuration(&membership);
                 self.membership = StoredMembership::new(Some(log_id), membership);
                 None
             }
             EntryPayload::Blank => None,
         };
-        chunk.entries.push(Committed { zxid, command });
+        chunk.entries.push(Committed {
+            zxid,
+            command,
+            configuration,
+        });
         Ok(())
     }
 

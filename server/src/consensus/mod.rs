@@ -9,6 +9,7 @@ pub mod admission;
 pub mod applier;
 pub mod compaction;
 pub mod log_store;
+pub mod membership;
 pub mod network;
 pub mod snapshot_io;
 pub mod types;

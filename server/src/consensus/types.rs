@@ -11,6 +11,8 @@ use bytes::Bytes;
 use openraft::alias;
 use serde::{Deserialize, Serialize};
 
+use crate::config::{Member, Role};
+
 /// The engine's parameters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TypeConfig;
@@ -83,6 +85,42 @@ pub struct PeerNode {
     pub peer_address: String,
     /// `host:port` for clients.
     pub client_address: String,
+    /// What stands behind `server.N=` for it, as ZooKeeper writes it, role included. Empty for a
+    /// server alone, which is no ensemble.
+    #[serde(default)]
+    pub line: String,
+    /// It follows without a vote, because that was asked for. Others without a vote are on their way
+    /// in or out.
+    #[serde(default)]
+    pub is_observer: bool,
+    /// When a client last changed the members, as noted on one of them; 0 on the others. See
+    /// [`quorate_state::Configuration::changed_ms`].
+    #[serde(default)]
+    pub changed_ms: i64,
+}
+
+impl PeerNode {
+    /// The server that a `server.N` line describes.
+    pub fn of(member: &Member) -> Self {
+        let text = member.to_string();
+        let line = text.split_once('=').map_or("", |(_, line)| line);
+        let address = |host: &str, port: u16| match host.contains(':') {
+            true => format!("[{host}]:{port}"),
+            false => format!("{host}:{port}"),
+        };
+        Self {
+            peer_address: member
+                .addresses
+                .first()
+                .map_or_else(String::new, |peer| address(&peer.host, peer.quorum_port)),
+            client_address: member.client.as_ref().map_or_else(String::new, |client| {
+                address(client.host.as_deref().unwrap_or("0.0.0.0"), client.port)
+            }),
+            line: line.to_owned(),
+            is_observer: member.role == Role::Observer,
+            changed_ms: 0,
+        }
+    }
 }
 
 impl fmt::Display for PeerNode {

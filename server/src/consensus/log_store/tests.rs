@@ -155,6 +155,9 @@ async fn entries_votes_and_log_ids_come_back_after_a_restart() {
     let node = PeerNode {
         peer_address: "a:1".to_owned(),
         client_address: "b:2".to_owned(),
+        line: "a:1:2:observer;b:2".to_owned(),
+        is_observer: true,
+        changed_ms: 7,
     };
     let nodes = std::collections::BTreeMap::from([(1, node)]);
     let membership = Membership::new(vec![[1].into()], nodes).unwrap();
