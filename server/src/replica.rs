@@ -18,8 +18,9 @@ use quorate_protocol::handshake::ConnectResponse;
 use quorate_protocol::request::SetWatches2;
 use quorate_protocol::{ErrorCode, Id, OpCode, Perms, Response, SessionId, Xid, Zxid};
 use quorate_state::{
-    Applied, Change, Command, Configuration, Connection, Event, OpError, Query, Reader, Reply,
-    SessionEvent, SessionGrant, State, StateView, WatchKind, WatchTable, WatcherType, permits,
+    Applied, Change, Command, Configuration, Connection, Event, OpError, Origin, Query, Reader,
+    Reply, SessionEvent, SessionGrant, State, StateView, WatchKind, WatchTable, WatcherType,
+    permits,
 };
 use tokio::sync::Notify;
 
@@ -85,6 +86,23 @@ pub struct Committed {
     pub configuration: Option<Configuration>,
 }
 
+/// What became of the commands that this server's connections have proposed, of one
+/// [`Replica::apply`].
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// They had their turn, and whoever waited has been answered.
+    pub applied: Vec<Origin>,
+    /// They were not the next of their connection, and have changed nothing.
+    pub void: Vec<Origin>,
+}
+
+impl Outcome {
+    fn clear(&mut self) {
+        self.applied.clear();
+        self.void.clear();
+    }
+}
+
 /// The state, the watches of this server's clients, and their outboxes.
 #[derive(Debug)]
 pub struct Replica {
@@ -133,9 +151,38 @@ impl Replica {
         self.state.read().view()
     }
 
-    /// Puts another state in place of this one: a snapshot that was received or loaded.
+    /// Puts another state in place of this one: a snapshot from another server. Connections end, as
+    /// what happened between the two states was not seen here: clients come back, and their watches
+    /// are compared with the new state then.
     pub fn replace(&self, state: State) {
-        *self.state.write() = state;
+        let now_ms = self.clock.monotonic_ms();
+        {
+            let mut current = self.state.write();
+            self.sessions.clear();
+            *current = state;
+            let open = current
+                .sessions()
+                .map(|(id, session)| (id, session.timeout_ms, session.attached_at));
+            self.sessions.restart(open, now_ms);
+        }
+        self.cut_all(Disconnect::StateReplaced);
+        self.applied.notify_waiters();
+    }
+
+    /// Ends all connections without sending anything more.
+    pub fn cut_all(&self, reason: Disconnect) {
+        for outbox in &self.outboxes {
+            outbox.cut(reason);
+        }
+    }
+
+    /// Ends these connections without sending anything more.
+    pub fn cut_those(&self, numbers: &[u64], reason: Disconnect) {
+        for number in numbers {
+            if let Some(outbox) = self.outboxes.get(number) {
+                outbox.cut(reason);
+            }
+        }
     }
 
     /// Looks into the state, for status pages and timers.
@@ -150,18 +197,22 @@ impl Replica {
 
     /// Waits until `zxid` has been applied here, at most for `patience`. Cancel safe.
     pub async fn wait_applied(&self, zxid: Zxid, patience: Duration) -> bool {
-        let reached = async {
-            loop {
-                let woken = self.applied.notified();
-                tokio::pin!(woken);
-                woken.as_mut().enable();
-                if self.last_zxid() >= zxid {
-                    return;
-                }
-                woken.await;
+        tokio::time::timeout(patience, self.reach(zxid))
+            .await
+            .is_ok()
+    }
+
+    /// Waits until `zxid` has been applied here. Cancel safe.
+    pub async fn reach(&self, zxid: Zxid) {
+        loop {
+            let woken = self.applied.notified();
+            tokio::pin!(woken);
+            woken.as_mut().enable();
+            if self.last_zxid() >= zxid {
+                return;
             }
-        };
-        tokio::time::timeout(patience, reached).await.is_ok()
+            woken.await;
+        }
     }
 
     pub fn register(&self, outbox: Arc<Outbox>) {
@@ -172,6 +223,10 @@ impl Replica {
     pub fn unregister(&self, number: u64) {
         self.outboxes.remove(&number);
         self.watches.lock().remove_connection(number);
+    }
+
+    pub fn is_connected(&self, number: u64) -> bool {
+        self.outboxes.contains_key(&number)
     }
 
     /// Every connection, in the order of their numbers.
@@ -237,8 +292,37 @@ impl Replica {
         self.metrics.add(&tally);
     }
 
-    /// Applies committed entries in the order of the log.
-    pub fn apply(&self, entries: impl IntoIterator<Item = Committed>) {
+    /// Gives the answer that waited for a confirmed round, and those behind it, when their turn has
+    /// come.
+    pub fn confirm(&self, outbox: &Outbox, ticket: u64) {
+        let now_us = self.clock.monotonic_us();
+        let mut tally = Tally::default();
+        let state = self.state.read();
+        let mut watches = self.watches.lock();
+        let mut inner = outbox.lock();
+        inner.confirm(ticket);
+        while let Some(local) = inner.pop_local_or_park() {
+            self.give(
+                &state,
+                Some(&mut watches),
+                outbox,
+                &mut inner,
+                local,
+                now_us,
+                &mut tally,
+            );
+        }
+        outbox.signal(&mut inner);
+        drop(inner);
+        drop(watches);
+        drop(state);
+        self.metrics.add(&tally);
+    }
+
+    /// Applies committed entries in the order of the log, and notes what became of this server's own
+    /// in `outcome`.
+    pub fn apply(&self, entries: impl IntoIterator<Item = Committed>, outcome: &mut Outcome) {
+        outcome.clear();
         let now_us = self.clock.monotonic_us();
         let mut tally = Tally::default();
         let mut commits = 0;
@@ -262,8 +346,16 @@ impl Replica {
                 }
                 continue;
             };
-            let origin = command.origin.connection;
+            let origin = command.origin;
             let applied = state.apply(zxid, command);
+            if origin.connection.server == self.server && origin.connection.number != 0 {
+                if matches!(applied.reply, Reply::Void) {
+                    outcome.void.push(origin);
+                    continue;
+                }
+                outcome.applied.push(origin);
+            }
+            let origin = origin.connection;
             self.fire(&mut watches, zxid, &applied.changes);
             self.reply(
                 &state,

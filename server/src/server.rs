@@ -19,6 +19,7 @@ use crate::consensus::{
     Admission, Consensus, ConsensusError, Incarnation, Parts, log_store::LogStore, snapshot_io,
 };
 use crate::metrics::Metrics;
+use crate::peer_port::Peers;
 use crate::random::{Randomness, SystemRandomness};
 use crate::replica::Replica;
 use crate::session_tracker::SessionTracker;
@@ -148,12 +149,18 @@ impl Server {
             last_applied: loaded.last_applied,
             membership: loaded.membership,
             replica: Arc::clone(&replica),
+            sessions: Arc::clone(&sessions),
+            peers: Peers,
             admission: Arc::clone(&admission),
             metrics: Arc::clone(&metrics),
             clock: Arc::clone(&clock),
             snapshot_entries: config.snapshot_entries,
             snapshot_log_bytes: config.snapshot_log_bytes.unwrap_or(u64::MAX),
             snapshots_kept: config.snapshots_kept.map(|kept| u32::from(kept) as usize),
+            touch_interval: Duration::from_millis(u64::from(config.tick_ms).div_ceil(4)),
+            isolation_limit: Duration::from_millis(
+                u64::from(config.tick_ms) * u64::from(config.sync_limit_ticks),
+            ),
         })
         .await?;
         let consensus = Arc::new(consensus);
@@ -166,6 +173,12 @@ impl Server {
 
         let stop = CancellationToken::new();
         let timers = TaskTracker::new();
+        timers.spawn(timers::leave_when_isolated(
+            Arc::clone(&replica),
+            Arc::clone(&consensus),
+            Duration::from_millis(config.tick_ms.into()),
+            stop.clone(),
+        ));
         timers.spawn(timers::expire_sessions(
             Arc::clone(&sessions),
             Arc::clone(&consensus),

@@ -84,6 +84,7 @@ pub(super) fn check(
         }),
         super_digest: draft.super_digest,
         skip_acl: draft.skip_acl,
+        linearizable_reads: draft.linearizable_reads,
         eager_acl_check: draft.eager_acl_check,
         enforce_quota: draft.enforce_quota,
         read_only_mode_enabled: draft.read_only_mode_enabled,

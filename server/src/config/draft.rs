@@ -52,6 +52,7 @@ pub(super) struct Draft {
     pub(super) four_letter_words: Option<FourLetterWords>,
     pub(super) super_digest: Option<Secret>,
     pub(super) skip_acl: bool,
+    pub(super) linearizable_reads: bool,
     pub(super) eager_acl_check: bool,
     pub(super) enforce_quota: bool,
     pub(super) read_only_mode_enabled: bool,
@@ -101,6 +102,7 @@ impl Default for Draft {
             four_letter_words: None,
             super_digest: None,
             skip_acl: false,
+            linearizable_reads: false,
             eager_acl_check: false,
             enforce_quota: false,
             read_only_mode_enabled: false,
@@ -245,6 +247,7 @@ impl Draft {
                 self.super_digest = Some(entry.super_digest()?);
             }
             "skipACL" => self.skip_acl = entry.yes_or_no()?,
+            "quorate.linearizableReads" => self.linearizable_reads = entry.boolean()?,
             "enableEagerACLCheck" => self.eager_acl_check = entry.boolean()?,
             "enforceQuota" => self.enforce_quota = entry.boolean()?,
             "readonlymode.enabled" => self.read_only_mode_enabled = entry.boolean()?,

@@ -139,6 +139,9 @@ pub struct Config {
     pub super_digest: Option<Secret>,
     /// `skipACL=yes`, default no: ACLs are kept but not enforced.
     pub skip_acl: bool,
+    /// `quorate.linearizableReads`, default false: every read waits until a majority has confirmed that
+    /// it misses nothing. Without it a server answers from what it has applied, as in ZooKeeper.
+    pub linearizable_reads: bool,
     /// `enableEagerACLCheck`, default false: a server refuses what an ACL forbids before proposing it.
     pub eager_acl_check: bool,
     /// `enforceQuota`, default false: hard quota limits refuse requests.

@@ -11,17 +11,20 @@ pub mod compaction;
 pub mod log_store;
 pub mod membership;
 pub mod network;
+pub mod proposals;
+pub mod pump;
+pub mod rounds;
 pub mod snapshot_io;
 pub mod types;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use bytes::Bytes;
-use openraft::raft::ReadPolicy;
+use bytes::{Bytes, BytesMut};
 use openraft::{ServerState, SnapshotPolicy};
+use quorate_protocol::SessionId;
 use quorate_state::{Action, Command, Connection, Origin, Rules, State};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -32,11 +35,15 @@ pub use admission::Admission;
 use self::applier::Applier;
 use self::compaction::{Compaction, Progress};
 use self::log_store::LogStore;
-use self::types::{LogId, PeerNode, Proposal, StoredMembership, TypeConfig};
-use crate::client_port::Disconnect;
+use self::proposals::Proposals;
+use self::pump::{Leadership, Pump, Refusals};
+use self::rounds::{Rounds, Waiter};
+use self::types::{LogId, PeerNode, StoredMembership, TypeConfig};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
+use crate::peer_port::{Answer, Peers, Question};
 use crate::replica::Replica;
+use crate::session_tracker::SessionTracker;
 use crate::storage::StorageError;
 use crate::storage::snapshots::SnapshotStore;
 
@@ -64,6 +71,11 @@ impl Incarnation {
         u64::from(self.run) << 32 | 1
     }
 
+    /// Whether it is this run of this server.
+    fn is_run(self, server: u64, run: u32) -> bool {
+        (self.server, self.run) == (server, run)
+    }
+
     /// Whether a connection of this run has proposed it.
     fn proposed(self, connection: Connection) -> bool {
         connection.server == self.server
@@ -86,12 +98,6 @@ pub enum ConsensusError {
 #[error("the server is stopping")]
 pub struct Stopped;
 
-impl From<Stopped> for Disconnect {
-    fn from(_: Stopped) -> Self {
-        Self::Shutdown
-    }
-}
-
 /// What the engine is started with.
 pub struct Parts {
     pub server: u64,
@@ -106,23 +112,64 @@ pub struct Parts {
     pub last_applied: Option<LogId>,
     pub membership: StoredMembership,
     pub replica: Arc<Replica>,
+    pub sessions: Arc<SessionTracker>,
+    pub peers: Peers,
     pub admission: Arc<Admission>,
     pub metrics: Arc<Metrics>,
     pub clock: Arc<dyn Clock>,
     pub snapshot_entries: u64,
     pub snapshot_log_bytes: u64,
     pub snapshots_kept: Option<usize>,
+    /// How often a server tells the leader which of its sessions showed life.
+    pub touch_interval: Duration,
+    /// How long a server may hear of no majority before it stops serving.
+    pub isolation_limit: Duration,
+}
+
+/// Writes the commands of this server.
+#[derive(Clone)]
+pub(crate) struct Author {
+    server: u64,
+    incarnation: Incarnation,
+    rules: Rules,
+    clock: Arc<dyn Clock>,
+}
+
+impl Author {
+    fn command(&self, connection: u64, sequence: u64, action: Action) -> Command {
+        Command {
+            time_ms: self.clock.wall_ms(),
+            origin: Origin {
+                connection: Connection {
+                    server: self.server,
+                    number: connection,
+                },
+                sequence,
+            },
+            rules: self.rules,
+            action,
+        }
+    }
+
+    /// A decision of this server's own, encoded. `None` if it does not encode, which all of ours do.
+    fn own(&self, action: Action) -> Option<Bytes> {
+        self.command(0, 0, action).encode(0).ok()
+    }
 }
 
 /// The engine, running.
 pub struct Consensus {
     raft: Raft,
-    server: u64,
-    incarnation: Incarnation,
-    rules: Rules,
+    author: Author,
     space: watch::Receiver<bool>,
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
+    proposals: Arc<Proposals>,
+    rounds: Arc<Rounds>,
+    sessions: Arc<SessionTracker>,
+    /// When the leader was last heard, in milliseconds of the monotonic clock.
+    heard_ms: AtomicU64,
+    isolation_limit: Duration,
     compaction_failed: watch::Receiver<Option<String>>,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -150,13 +197,23 @@ impl Consensus {
             parts.snapshot_entries,
             parts.snapshot_log_bytes,
         ));
+        let author = Author {
+            server: parts.server,
+            incarnation: parts.incarnation,
+            rules: parts.rules,
+            clock: Arc::clone(&parts.clock),
+        };
+        let proposals = Arc::new(Proposals::new(parts.admission));
+        let rounds = Arc::new(Rounds::default());
+        let zxids = parts
+            .replica
+            .inspect(|state: &State| applier::zxids_of(state, parts.last_applied));
+        let zxids = Arc::new(zxids);
         let applier = Applier {
-            base: parts
-                .replica
-                .inspect(|state: &State| applier::base_of(state, parts.last_applied)),
+            zxids: Arc::clone(&zxids),
             replica: Arc::clone(&parts.replica),
             snapshots: parts.snapshots.clone(),
-            admission: parts.admission,
+            proposals: Arc::clone(&proposals),
             incarnation: parts.incarnation,
             progress: Arc::clone(&progress),
             last_applied: parts.last_applied,
@@ -176,6 +233,25 @@ impl Consensus {
 
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
+        let pump = Pump {
+            raft: raft.clone(),
+            author: author.clone(),
+            proposals: Arc::clone(&proposals),
+            peers: parts.peers.clone(),
+        };
+        tasks.spawn(pump.run(stop.clone()));
+        let runner = rounds::Runner {
+            raft: raft.clone(),
+            author: author.clone(),
+            rounds: Arc::clone(&rounds),
+            replica: Arc::clone(&parts.replica),
+            sessions: Arc::clone(&parts.sessions),
+            zxids,
+            clock: Arc::clone(&parts.clock),
+            peers: parts.peers,
+            flush: parts.touch_interval,
+        };
+        tasks.spawn(runner.run(stop.clone()));
         let (failed, compaction_failed) = watch::channel(None);
         let compaction = Compaction {
             raft: raft.clone(),
@@ -189,11 +265,14 @@ impl Consensus {
         tasks.spawn(compaction.run(stop.clone()));
         Ok(Self {
             raft,
-            server: parts.server,
-            incarnation: parts.incarnation,
-            rules: parts.rules,
+            author,
             space: parts.space,
             metrics: parts.metrics,
+            proposals,
+            rounds,
+            sessions: parts.sessions,
+            heard_ms: AtomicU64::new(parts.clock.monotonic_ms()),
+            isolation_limit: parts.isolation_limit,
             clock: parts.clock,
             compaction_failed,
             stop,
@@ -202,71 +281,121 @@ impl Consensus {
     }
 
     pub fn incarnation(&self) -> Incarnation {
-        self.incarnation
+        self.author.incarnation
     }
 
     /// A command of one of this server's connections, stamped with the time.
     pub fn command(&self, connection: u64, sequence: u64, action: Action) -> Command {
-        Command {
-            time_ms: self.clock.wall_ms(),
-            origin: Origin {
-                connection: Connection {
-                    server: self.server,
-                    number: connection,
-                },
-                sequence,
-            },
-            rules: self.rules,
-            action,
+        self.author.command(connection, sequence, action)
+    }
+
+    /// Puts an encoded command that was admitted on its way to the log, wherever the leader is. Those
+    /// of one connection get there in the order of the calls, each once. The answer comes from the
+    /// replica, after a pause if there is no leader for now.
+    pub fn propose(&self, connection: u64, sequence: u64, command: Bytes) {
+        self.metrics.proposals.fetch_add(1, Relaxed);
+        self.proposals.push(connection, sequence, command);
+    }
+
+    /// Proposes a decision that this server has made as leader of `term`. It gets into the log in that
+    /// term or not at all.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`].
+    pub async fn propose_own(&self, term: u64, action: Action) -> Result<(), Stopped> {
+        let command = self.author.own(action).ok_or(Stopped)?;
+        self.metrics.proposals.fetch_add(1, Relaxed);
+        pump::write(&self.raft, term, command, None).await
+    }
+
+    /// Has an answer given once a majority has confirmed a round that begins from now on.
+    pub fn ask_round(&self, waiter: Waiter) {
+        self.rounds.ask(waiter);
+    }
+
+    /// Who leads, as far as this server knows.
+    pub fn leadership(&self) -> Leadership {
+        pump::leadership(&self.raft, self.author.server)
+    }
+
+    /// Takes note that the leader was heard.
+    pub fn on_heard(&self) {
+        self.heard_ms.fetch_max(self.clock.monotonic_ms(), Relaxed);
+    }
+
+    /// Whether this server may serve: it leads and a majority has answered it, or it has heard the
+    /// leader, within the limit.
+    pub fn hears_majority(&self) -> bool {
+        use openraft::Instant;
+        use openraft::async_runtime::watch::WatchReceiver;
+
+        let metrics = self.raft.metrics();
+        let now = metrics.borrow_watched();
+        if now.state == ServerState::Leader {
+            let membership = now.membership_config.membership();
+            if membership.voter_ids().nth(1).is_none() {
+                return true;
+            }
+            return now
+                .last_quorum_acked
+                .is_some_and(|at| at.elapsed() < self.isolation_limit);
+        }
+        drop(now);
+        let heard_ms = self.heard_ms.load(Relaxed);
+        let silent_ms = self.clock.monotonic_ms().saturating_sub(heard_ms);
+        u128::from(silent_ms) < self.isolation_limit.as_millis()
+    }
+
+    /// Answers another server.
+    pub async fn answer(&self, question: Question) -> Answer {
+        match question {
+            Question::Round { touched } => {
+                if !matches!(self.leadership(), Leadership::Mine { .. }) {
+                    return Answer::NotLeader;
+                }
+                let touched: Vec<SessionId> =
+                    touched.into_iter().filter_map(SessionId::new).collect();
+                // Before the round begins: its confirmation stands for these.
+                self.sessions.touch(&touched, self.clock.monotonic_ms());
+                match rounds::confirm_leadership(&self.raft).await {
+                    Some(index) => Answer::Confirmed { index },
+                    None => Answer::NotLeader,
+                }
+            }
         }
     }
 
-    /// Puts an encoded command on its way to the log. Those of one caller get there in the order of
-    /// the calls. The answer comes from the replica.
+    /// Takes writes of another server's clients as leader of `term`, in their order. `refusals` tells
+    /// when one of them was refused: then the stream must end.
     ///
     /// # Errors
     ///
-    /// [`Stopped`]: it was not and will not be proposed.
-    pub async fn propose(&self, command: Bytes) -> Result<(), Stopped> {
-        self.metrics.proposals.fetch_add(1, Relaxed);
-        self.raft
-            .client_write_ff(Proposal(command), None)
-            .await
-            .map_err(|_| Stopped)
-    }
-
-    /// Proposes a decision of this server's own, which nobody waits for.
-    ///
-    /// # Errors
-    ///
-    /// [`Stopped`], also for a command that does not encode, which none of ours is.
-    pub async fn propose_own(&self, action: Action) -> Result<(), Stopped> {
-        let command = self.command(0, 0, action).encode(0).map_err(|_| Stopped)?;
-        self.propose(command).await
+    /// Why they are not taken. The stream must end.
+    pub async fn take_forwarded(
+        &self,
+        term: u64,
+        commands: Vec<BytesMut>,
+        refusals: &Arc<Refusals>,
+    ) -> Result<(), String> {
+        if self.leadership() != (Leadership::Mine { term }) {
+            return Err(format!("this server does not lead in term {term}"));
+        }
+        let time_ms = self.clock.wall_ms();
+        let last = commands.len().saturating_sub(1);
+        for (index, mut command) in commands.into_iter().enumerate() {
+            Command::set_time(&mut command, time_ms).map_err(|error| error.to_string())?;
+            let told = (index == last).then_some(refusals);
+            pump::write(&self.raft, term, command.freeze(), told)
+                .await
+                .map_err(|stopped| stopped.to_string())?;
+        }
+        Ok(())
     }
 
     /// Whether the log has room for more. While it has not, writes are refused and reads go on.
     pub fn has_space(&self) -> bool {
         *self.space.borrow()
-    }
-
-    /// Returns when this server has applied everything that was committed when it was called, as
-    /// confirmed by a majority then: a read after it is linearizable.
-    ///
-    /// # Errors
-    ///
-    /// [`Stopped`]: no majority can be asked.
-    pub async fn read_barrier(&self) -> Result<(), Stopped> {
-        let barrier = self
-            .raft
-            .get_read_linearizer(ReadPolicy::ReadIndex)
-            .await
-            .map_err(|_| Stopped)?;
-        barrier
-            .await_ready(&self.raft)
-            .await
-            .map(|_| ())
-            .map_err(|_| Stopped)
     }
 
     pub fn role(&self) -> Role {

@@ -29,8 +29,7 @@ impl openraft::RaftTypeConfig for TypeConfig {
     type Entry =
         openraft::Entry<<Self::LeaderId as openraft::vote::RaftLeaderId>::Committed, Self::Payload>;
     type AsyncRuntime = openraft::impls::TokioRuntime;
-    type Responder<T: openraft::OptionalSend + 'static> =
-        openraft::impls::OneshotResponder<Self, T>;
+    type Responder<T: openraft::OptionalSend + 'static> = super::pump::OnRefusal<T>;
     type Batch<T: openraft::OptionalSend + 'static> = openraft::impls::InlineBatch<T>;
     type ErrorSource = openraft::impls::BoxedErrorSource;
 }
