@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::client_port::listener::ClientPort;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
+use crate::consensus::membership::MemberRules;
 use crate::consensus::types::PeerNode;
 use crate::consensus::{
     Admission, Consensus, ConsensusError, Incarnation, Parts, log_store::LogStore, snapshot_io,
@@ -161,6 +162,7 @@ impl Server {
             isolation_limit: Duration::from_millis(
                 u64::from(config.tick_ms) * u64::from(config.sync_limit_ticks),
             ),
+            member_rules: MemberRules::of(&config),
         })
         .await?;
         let consensus = Arc::new(consensus);

@@ -29,9 +29,7 @@ fn version_line() -> String {
 
 pub(super) fn mode(port: &ClientPort) -> &'static str {
     match port.consensus.role() {
-        Role::Leader if port.config.standalone_enabled && port.config.members.len() < 2 => {
-            "standalone"
-        }
+        Role::Leader if !port.config.is_ensemble() => "standalone",
         Role::Leader => "leader",
         Role::Observer => "observer",
         Role::Follower | Role::Candidate | Role::Stopped => "follower",

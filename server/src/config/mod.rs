@@ -184,6 +184,16 @@ impl std::fmt::Debug for Override {
 }
 
 impl Config {
+    /// Whether this server is one of an ensemble. As in ZooKeeper a single `server.N` line makes an
+    /// ensemble of one only if `standaloneEnabled` is false.
+    pub fn is_ensemble(&self) -> bool {
+        match self.members.len() {
+            0 => false,
+            1 => !self.standalone_enabled,
+            _ => true,
+        }
+    }
+
     /// Reads and checks everything, `file` being a `zoo.cfg`. Of two `overrides` with one key the
     /// later wins. The warnings are for the log: one line each, in the order of the file.
     pub fn load(

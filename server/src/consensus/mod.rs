@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use openraft::{ServerState, SnapshotPolicy};
-use quorate_protocol::SessionId;
+use quorate_protocol::{Id, SessionId};
 use quorate_state::{Action, Command, Connection, Origin, Rules, State};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +35,9 @@ pub use admission::Admission;
 use self::applier::Applier;
 use self::compaction::{Compaction, Progress};
 use self::log_store::LogStore;
+use self::membership::change::Asker;
+use self::membership::plan::Wish;
+use self::membership::{MemberRules, Members};
 use self::proposals::Proposals;
 use self::pump::{Leadership, Pump, Refusals};
 use self::rounds::{Rounds, Waiter};
@@ -124,6 +127,7 @@ pub struct Parts {
     pub touch_interval: Duration,
     /// How long a server may hear of no majority before it stops serving.
     pub isolation_limit: Duration,
+    pub member_rules: MemberRules,
 }
 
 /// Writes the commands of this server.
@@ -167,6 +171,7 @@ pub struct Consensus {
     proposals: Arc<Proposals>,
     rounds: Arc<Rounds>,
     sessions: Arc<SessionTracker>,
+    members: Arc<Members>,
     /// When the leader was last heard, in milliseconds of the monotonic clock.
     heard_ms: AtomicU64,
     isolation_limit: Duration,
@@ -220,6 +225,7 @@ impl Consensus {
             membership: parts.membership,
         };
         let config = settings().validate().map_err(engine)?;
+        let log = Arc::clone(parts.log.log());
         let raft = Raft::new(
             parts.server,
             Arc::new(config),
@@ -240,6 +246,17 @@ impl Consensus {
             peers: parts.peers.clone(),
         };
         tasks.spawn(pump.run(stop.clone()));
+        let members = Arc::new(Members::new(
+            raft.clone(),
+            parts.server,
+            parts.peers.clone(),
+            Arc::clone(&parts.replica),
+            Arc::clone(&zxids),
+            log,
+            Arc::clone(&parts.clock),
+            parts.member_rules,
+        ));
+        tasks.spawn(Arc::clone(&members).keep_up(stop.clone()));
         let runner = rounds::Runner {
             raft: raft.clone(),
             author: author.clone(),
@@ -271,6 +288,7 @@ impl Consensus {
             proposals,
             rounds,
             sessions: parts.sessions,
+            members,
             heard_ms: AtomicU64::new(parts.clock.monotonic_ms()),
             isolation_limit: parts.isolation_limit,
             clock: parts.clock,
@@ -312,6 +330,11 @@ impl Consensus {
     /// Has an answer given once a majority has confirmed a round that begins from now on.
     pub fn ask_round(&self, waiter: Waiter) {
         self.rounds.ask(waiter);
+    }
+
+    /// Who belongs to the ensemble.
+    pub fn members(&self) -> &Arc<Members> {
+        &self.members
     }
 
     /// Who leads, as far as this server knows.
@@ -362,6 +385,32 @@ impl Consensus {
                     Some(index) => Answer::Confirmed { index },
                     None => Answer::NotLeader,
                 }
+            }
+            Question::Reconfig {
+                joining,
+                leaving,
+                members: new_members,
+                version,
+                identities,
+                skip_acl,
+                patience_ms,
+            } => {
+                let wish = Wish {
+                    joining,
+                    leaving,
+                    new_members,
+                    version,
+                };
+                let identities = identities
+                    .into_iter()
+                    .map(|(scheme, id)| Id { scheme, id })
+                    .collect();
+                let asker = Asker {
+                    identities,
+                    skip_acl,
+                };
+                let patience = Duration::from_millis(patience_ms.into());
+                self.members.answer_change(wish, asker, patience).await
             }
         }
     }

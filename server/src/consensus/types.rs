@@ -88,14 +88,26 @@ pub struct PeerNode {
     /// server alone, which is no ensemble.
     #[serde(default)]
     pub line: String,
-    /// It follows without a vote, because that was asked for. Others without a vote are on their way
-    /// in or out.
+    /// It follows without a vote, because that was asked for.
     #[serde(default)]
     pub is_observer: bool,
+    #[serde(default)]
+    pub standing: Standing,
     /// When a client last changed the members, as noted on one of them; 0 on the others. See
     /// [`quorate_state::Configuration::changed_ms`].
     #[serde(default)]
     pub changed_ms: i64,
+}
+
+/// Whether a server is a member, or on its way in or out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Standing {
+    #[default]
+    Member,
+    /// It catches up before it votes.
+    Joining,
+    /// It has lost its vote, or is about to, and is told so before the others forget it.
+    Leaving,
 }
 
 impl PeerNode {
@@ -117,6 +129,7 @@ impl PeerNode {
             }),
             line: line.to_owned(),
             is_observer: member.role == Role::Observer,
+            standing: Standing::Member,
             changed_ms: 0,
         }
     }

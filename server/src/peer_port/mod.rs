@@ -6,12 +6,30 @@ pub struct Peers;
 #[derive(Debug, thiserror::Error)]
 #[error("no peers")]
 pub struct PeerError;
+impl PeerError {
+    pub fn is_unsent(&self) -> bool {
+        true
+    }
+}
 pub struct ForwardStream;
 pub enum Question {
-    Round { touched: Vec<i64> },
+    Round {
+        touched: Vec<i64>,
+    },
+    Reconfig {
+        joining: Option<String>,
+        leaving: Option<String>,
+        members: Option<String>,
+        version: i64,
+        identities: Vec<(String, String)>,
+        skip_acl: bool,
+        patience_ms: u32,
+    },
 }
 pub enum Answer {
     Confirmed { index: u64 },
+    Reconfigured { zxid: i64 },
+    NotReconfigured { code: i32, reason: String },
     NotLeader,
     Refused { reason: String },
 }

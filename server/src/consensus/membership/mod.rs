@@ -1,15 +1,198 @@
-//! Who belongs to the ensemble: what clients read of it, and how it changes.
+//! Who belongs to the ensemble: what clients read of it, how it changes, and who leads it.
 //!
 //! The engine's memberships are the truth. A member is a voter, or an observer that was asked for;
-//! other servers without a vote are on their way in (they catch up before they vote) or out.
+//! other servers without a vote are on their way in (they catch up before they vote) or out. Changes
+//! ([`change`]) are made by the leader, one at a time. [`Members::keep_up`] does what nobody asks for: it ends what
+//! a leader has left half-done, takes in the observers of the configuration, and hands leadership
+//! over when this server's disk hangs.
 
+pub mod change;
 pub mod plan;
+mod transfer;
+mod upkeep;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
+use openraft::async_runtime::watch::WatchReceiver;
+use parking_lot::Mutex;
 use quorate_state::Configuration;
+use tokio::sync::watch;
 
-use super::types::{Membership, PeerNode};
+use super::Raft;
+use super::applier::Zxids;
+use super::pump::{Leadership, leadership};
+use super::types::{LogId, Membership, PeerNode, Standing, TypeConfig};
+use crate::clock::Clock;
+use crate::config::{Config, Role};
+use crate::peer_port::Peers;
+use crate::replica::Replica;
+use crate::storage::log::Log;
+
+type Metrics = openraft::RaftMetrics<TypeConfig>;
+
+/// A server that has not answered for so long does not count as one that is there: twenty
+/// heartbeats.
+const HEARD_WITHIN: Duration = Duration::from_secs(1);
+/// A server so few entries behind has what the others have: it is a moment's work.
+const LAG_MAX: u64 = 4096;
+
+/// What the configuration says about changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MemberRules {
+    /// `reconfigEnabled`.
+    pub reconfig_enabled: bool,
+    /// This server is no ensemble, and no change makes it one.
+    pub standalone: bool,
+    /// Participants there have to be.
+    pub voters_min: usize,
+    /// The observers that the configuration names.
+    pub observers: BTreeMap<u64, PeerNode>,
+}
+
+impl MemberRules {
+    pub fn of(config: &Config) -> Self {
+        let observers = config
+            .members
+            .iter()
+            .filter(|member| member.role == Role::Observer)
+            .map(|member| (u64::from(member.id), PeerNode::of(member)))
+            .collect();
+        Self {
+            reconfig_enabled: config.reconfig_enabled,
+            standalone: !config.is_ensemble(),
+            // ZooKeeper's.
+            voters_min: if config.standalone_enabled { 2 } else { 1 },
+            observers,
+        }
+    }
+}
+
+/// Why a server that runs well does not serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OutOfService {
+    #[error(
+        "this server was removed from the ensemble: clients find the others in their own configuration"
+    )]
+    Removed,
+    #[error(
+        "this server's state differs from that of the majority: keep its files, and start it anew with --rejoin"
+    )]
+    Differs,
+}
+
+/// Why a server does not stand for election.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Abstention {
+    SlowDisk,
+    Differs,
+}
+
+/// The members, as one server keeps them.
+pub struct Members {
+    raft: Raft,
+    server: u64,
+    peers: Peers,
+    replica: Arc<Replica>,
+    zxids: Arc<Zxids>,
+    log: Arc<Log>,
+    clock: Arc<dyn Clock>,
+    rules: MemberRules,
+    /// A change that a client has asked for is under way.
+    changing: AtomicBool,
+    /// Who may ask the engine for a change.
+    turn: tokio::sync::Mutex<()>,
+    abstentions: Mutex<BTreeSet<Abstention>>,
+    service: watch::Sender<Option<OutOfService>>,
+}
+
+impl std::fmt::Debug for Members {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Members").finish_non_exhaustive()
+    }
+}
+
+impl Members {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "called once, where everything is wired up"
+    )]
+    pub(super) fn new(
+        raft: Raft,
+        server: u64,
+        peers: Peers,
+        replica: Arc<Replica>,
+        zxids: Arc<Zxids>,
+        log: Arc<Log>,
+        clock: Arc<dyn Clock>,
+        rules: MemberRules,
+    ) -> Self {
+        Self {
+            raft,
+            server,
+            peers,
+            replica,
+            zxids,
+            log,
+            clock,
+            rules,
+            changing: AtomicBool::new(false),
+            turn: tokio::sync::Mutex::new(()),
+            abstentions: Mutex::default(),
+            service: watch::Sender::new(None),
+        }
+    }
+
+    /// Why this server does not serve clients, if it does not.
+    pub fn out_of_service(&self) -> watch::Receiver<Option<OutOfService>> {
+        self.service.subscribe()
+    }
+
+    /// The leader, as far as it is known.
+    fn leader(&self) -> Option<u64> {
+        match leadership(&self.raft, self.server) {
+            Leadership::Mine { .. } => Some(self.server),
+            Leadership::Other { leader, .. } => Some(leader),
+            Leadership::Unknown => None,
+        }
+    }
+
+    fn leads(&self) -> bool {
+        self.leader() == Some(self.server)
+    }
+
+    /// The newest membership in the log, and the entry that set it.
+    fn effective(&self) -> (Option<LogId>, Membership) {
+        let metrics = self.raft.server_metrics();
+        let now = metrics.borrow_watched();
+        let effective = &now.membership_config;
+        (*effective.log_id(), effective.membership().clone())
+    }
+
+    /// Whether the membership that `at` has set is the newest that is committed.
+    fn is_committed(&self, at: Option<LogId>) -> bool {
+        let metrics = self.raft.server_metrics();
+        let now = metrics.borrow_watched();
+        *now.committed_membership_config.log_id() == at
+    }
+
+    /// Stands for election or not: only without any reason against it.
+    fn abstain(&self, reason: Abstention, abstains: bool) {
+        let mut reasons = self.abstentions.lock();
+        let before = reasons.is_empty();
+        if abstains {
+            reasons.insert(reason);
+        } else {
+            reasons.remove(&reason);
+        }
+        if reasons.is_empty() != before {
+            self.raft.runtime_config().elect(reasons.is_empty());
+        }
+    }
+}
 
 /// Whether clients are to know of this server.
 fn is_member(membership: &Membership, id: u64, node: &PeerNode) -> bool {
@@ -17,7 +200,8 @@ fn is_member(membership: &Membership, id: u64, node: &PeerNode) -> bool {
         .get_joint_config()
         .last()
         .is_some_and(|voters| voters.contains(&id));
-    votes != node.is_observer
+    // One that has lost its vote and was not made an observer is on its way, too.
+    node.standing == Standing::Member && votes != node.is_observer
 }
 
 /// What clients are to read of a membership. `None` while two memberships are in force: one is on
@@ -34,6 +218,39 @@ pub(super) fn configuration(membership: &Membership) -> Option<Configuration> {
         }
     }
     Some(configuration)
+}
+
+/// Whether the leader, whose metrics these are, has heard from a server of late.
+fn hears(metrics: &Metrics, id: u64) -> bool {
+    if id == metrics.id {
+        return true;
+    }
+    let heard = metrics.heartbeat.as_ref().and_then(|heard| heard.get(&id));
+    heard
+        .copied()
+        .flatten()
+        .is_some_and(|at| openraft::Instant::elapsed(&*at) < HEARD_WITHIN)
+}
+
+/// The last entry that the leader, whose metrics these are, knows to be on a server's disk. `None`
+/// for one that was never reached.
+fn matched(metrics: &Metrics, id: u64) -> Option<u64> {
+    if id == metrics.id {
+        return metrics.last_log_index;
+    }
+    let replication = metrics.replication.as_ref()?;
+    replication.get(&id).copied().flatten().map(|at| at.index)
+}
+
+/// How many entries a server is behind the leader, whose metrics these are.
+fn lag(metrics: &Metrics, id: u64) -> Option<u64> {
+    let last = metrics.last_log_index.unwrap_or(0);
+    matched(metrics, id).map(|matched| last.saturating_sub(matched))
+}
+
+/// Whether a server has, to all purposes, what the leader has, whose metrics these are.
+fn caught_up(metrics: &Metrics, id: u64) -> bool {
+    lag(metrics, id).is_some_and(|entries| entries <= LAG_MAX)
 }
 
 #[cfg(test)]

@@ -52,6 +52,9 @@ pub enum Refusal {
     NoQuorum(String),
     #[error("no permission to write /zookeeper/config: only the superuser has it by default")]
     NoAuth,
+    /// What the leader said to another server.
+    #[error("{reason}")]
+    ByLeader { code: i32, reason: String },
     /// Nothing was done, and another server may be able to.
     #[error("this server does not lead")]
     NotLeader,
@@ -72,6 +75,7 @@ impl Refusal {
             Self::Malformed(_) => ErrorCode::MarshallingError,
             Self::NoQuorum(_) => ErrorCode::NewConfigNoQuorum,
             Self::NoAuth => ErrorCode::NoAuth,
+            Self::ByLeader { code, .. } => return ErrorCode::from_code(*code),
             Self::NotLeader | Self::Unknown => return None,
         })
     }
