@@ -44,6 +44,9 @@ pub enum Ask {
     },
     /// An answer that needs nothing but its turn: ping, auth, whoAmI, sync after its barrier.
     Known(Response<'static>),
+    /// The text and stat of `/zookeeper/config`, whoever may read it: what a reconfig is answered
+    /// with.
+    Configuration,
     /// A refusal that needs nothing but its turn.
     Refused(ErrorCode),
     /// As [`Ask::Refused`], and the connection ends.
@@ -67,7 +70,9 @@ impl Ask {
     fn touches_watches(&self) -> bool {
         match self {
             Self::Read { watch, .. } => *watch,
-            Self::Known(_) | Self::Refused(_) | Self::RefusedFinally(..) => false,
+            Self::Known(_) | Self::Configuration | Self::Refused(_) | Self::RefusedFinally(..) => {
+                false
+            }
             Self::AddWatch { .. }
             | Self::CheckWatches { .. }
             | Self::RemoveWatches { .. }
@@ -204,11 +209,16 @@ impl Replica {
 
     /// Waits until `zxid` has been applied here. Cancel safe.
     pub async fn reach(&self, zxid: Zxid) {
+        self.when(|| self.last_zxid() >= zxid).await;
+    }
+
+    /// Waits for what only applying can bring about.
+    async fn when(&self, is_so: impl Fn() -> bool) {
         loop {
             let woken = self.applied.notified();
             tokio::pin!(woken);
             woken.as_mut().enable();
-            if self.last_zxid() >= zxid {
+            if is_so() {
                 return;
             }
             woken.await;
@@ -290,6 +300,18 @@ impl Replica {
         drop(watches);
         drop(state);
         self.metrics.add(&tally);
+    }
+
+    /// Gives an answer that has turned out to be this one, as [`Replica::confirm`].
+    pub fn settle(&self, outbox: &Outbox, ticket: u64, ask: Ask) {
+        outbox.lock().replace_round(ticket, ask);
+        self.confirm(outbox, ticket);
+    }
+
+    /// Waits until all writes that the connection has proposed before this answer was owed have been
+    /// applied. Cancel safe.
+    pub async fn writes_applied(&self, outbox: &Outbox, ticket: u64) {
+        self.when(|| !outbox.lock().has_writes_before(ticket)).await;
     }
 
     /// Gives the answer that waited for a confirmed round, and those behind it, when their turn has
@@ -521,6 +543,11 @@ impl Replica {
                 };
                 inner.push_reply(xid, zxid, Ok(&response))
             }
+            Ask::Configuration => {
+                let (data, stat) = state.configuration().unwrap_or_default();
+                let data = Some(data.into());
+                inner.push_reply(xid, zxid, Ok(&Response::Data { data, stat }))
+            }
             Ask::Refused(error) => inner.push_reply(xid, zxid, Err(error)),
             Ask::RefusedFinally(error, reason) => {
                 let zxid = match local.op {
@@ -594,7 +621,11 @@ impl Replica {
                 );
                 inner.push_reply(xid, zxid, Ok(&Response::Empty))
             }
-            Ask::Read { .. } | Ask::Known(_) | Ask::Refused(_) | Ask::RefusedFinally(..) => 0,
+            Ask::Read { .. }
+            | Ask::Known(_)
+            | Ask::Configuration
+            | Ask::Refused(_)
+            | Ask::RefusedFinally(..) => 0,
         }
     }
 

@@ -181,6 +181,11 @@ impl Server {
             Duration::from_millis(config.tick_ms.into()),
             stop.clone(),
         ));
+        timers.spawn(timers::leave_when_out_of_service(
+            Arc::clone(&replica),
+            Arc::clone(&consensus),
+            stop.clone(),
+        ));
         timers.spawn(timers::expire_sessions(
             Arc::clone(&sessions),
             Arc::clone(&consensus),

@@ -26,6 +26,9 @@ use super::dispatch::{Route, route};
 use super::listener::ClientPort;
 use super::outbox::{End, Local, Outbox, Owed};
 use crate::admin::four_letter;
+use crate::consensus::membership::caller::Change;
+use crate::consensus::membership::change::Asker;
+use crate::consensus::membership::plan::Wish;
 use crate::consensus::rounds::Waiter;
 use crate::replica::Ask;
 use crate::session_tracker::Pulse;
@@ -320,6 +323,9 @@ impl Connection {
     /// Proposes to open or resume the session that the first frame asks for.
     async fn open_session(&mut self, frame: &[u8]) -> Result<(), Disconnect> {
         let connect = ConnectRequest::decode(frame).map_err(|_| Disconnect::Malformed)?;
+        if let Some(why) = self.port.consensus.members().out_of_service() {
+            return Err(Disconnect::OutOfService(why));
+        }
         if !self.port.consensus.hears_majority() {
             return Err(Disconnect::NoQuorum);
         }
@@ -427,11 +433,13 @@ impl Connection {
         write: Write,
         payload_bytes: usize,
     ) -> Result<(), Disconnect> {
-        if matches!(write, Write::Reconfig(_)) && self.port.config.reconfig_enabled {
-            // One server has no members to change, as in ZooKeeper's standalone mode.
-            self.push_local(xid, Some(op), Ask::Refused(ErrorCode::Unimplemented));
-            return Ok(());
-        }
+        let write = match write {
+            Write::Reconfig(request) if self.port.config.reconfig_enabled => {
+                self.reconfigure(xid, op, request);
+                return Ok(());
+            }
+            write => write,
+        };
         if !self.port.consensus.has_space() {
             self.push_local(xid, Some(op), Ask::Refused(ErrorCode::SystemError));
             return Ok(());
@@ -442,6 +450,28 @@ impl Connection {
             write,
         };
         self.propose_request(xid, op, action, payload_bytes)
+    }
+
+    /// Has the leader change the members. What comes after it on this connection waits for it.
+    fn reconfigure(&mut self, xid: Xid, op: OpCode, request: request::Reconfig) {
+        self.answer_locals();
+        let local = self.local(xid, Some(op), Ask::Configuration);
+        let (ticket, timeout_ms) = {
+            let mut inner = self.outbox.lock();
+            inner.count_received(local.op, local.xid);
+            let timeout_ms = inner.session().map_or(0, |session| session.timeout_ms);
+            (inner.owe_round(local), timeout_ms)
+        };
+        self.port.consensus.change_members(Change {
+            outbox: Arc::clone(&self.outbox),
+            ticket,
+            wish: Wish::from(request),
+            asker: Asker {
+                identities: Arc::clone(&self.identities),
+                skip_acl: self.port.config.skip_acl,
+            },
+            session_timeout: Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0)),
+        });
     }
 
     fn propose_request(

@@ -35,6 +35,7 @@ pub use admission::Admission;
 use self::applier::Applier;
 use self::compaction::{Compaction, Progress};
 use self::log_store::LogStore;
+use self::membership::caller::Change;
 use self::membership::change::Asker;
 use self::membership::plan::Wish;
 use self::membership::{MemberRules, Members};
@@ -330,6 +331,18 @@ impl Consensus {
     /// Has an answer given once a majority has confirmed a round that begins from now on.
     pub fn ask_round(&self, waiter: Waiter) {
         self.rounds.ask(waiter);
+    }
+
+    /// Has the leader change the members as a client wishes, and the client answered in its turn.
+    pub fn change_members(&self, change: Change) {
+        let members = Arc::clone(&self.members);
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = change.run(&members) => {}
+                () = stop.cancelled() => {}
+            }
+        });
     }
 
     /// Who belongs to the ensemble.

@@ -6,6 +6,7 @@
 //! a leader has left half-done, takes in the observers of the configuration, and hands leadership
 //! over when this server's disk hangs.
 
+pub mod caller;
 pub mod change;
 pub mod plan;
 mod transfer;
@@ -147,7 +148,12 @@ impl Members {
     }
 
     /// Why this server does not serve clients, if it does not.
-    pub fn out_of_service(&self) -> watch::Receiver<Option<OutOfService>> {
+    pub fn out_of_service(&self) -> Option<OutOfService> {
+        *self.service.borrow()
+    }
+
+    /// Tells when [`Members::out_of_service`] changes.
+    pub fn service(&self) -> watch::Receiver<Option<OutOfService>> {
         self.service.subscribe()
     }
 

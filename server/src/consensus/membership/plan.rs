@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use quorate_protocol::ErrorCode;
+use quorate_protocol::{ErrorCode, request};
 
 use super::is_member;
 use crate::config::Member;
@@ -22,6 +22,17 @@ pub struct Wish {
     pub new_members: Option<String>,
     /// The configuration it is meant for; -1 for any.
     pub version: i64,
+}
+
+impl From<request::Reconfig> for Wish {
+    fn from(request: request::Reconfig) -> Self {
+        Self {
+            joining: request.joining,
+            leaving: request.leaving,
+            new_members: request.new_members,
+            version: request.config_version,
+        }
+    }
 }
 
 /// The ensemble as it is to be.
