@@ -21,6 +21,7 @@ pub struct Metrics {
     pub commits: AtomicU64,
     pub proposals: AtomicU64,
     pub snapshots: AtomicU64,
+    pub digest_mismatches: AtomicU64,
     pub outstanding: AtomicU64,
     pub latency: Latency,
     pub read_latency: Latency,

@@ -27,6 +27,7 @@ use tokio::sync::Notify;
 use crate::client_port::Disconnect;
 use crate::client_port::outbox::{End, Inner, Local, OpenSession, Outbox, Owed};
 use crate::clock::Clock;
+use crate::consensus::agreement::{Checkpoints, Digests};
 use crate::metrics::{Metrics, Tally};
 use crate::session_tracker::SessionTracker;
 
@@ -116,6 +117,8 @@ pub struct Replica {
     state: RwLock<State>,
     watches: Mutex<WatchTable>,
     outboxes: DashMap<u64, Arc<Outbox>>,
+    /// Locked under the state's lock only.
+    checkpoints: Mutex<Checkpoints>,
     sessions: Arc<SessionTracker>,
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
@@ -140,6 +143,7 @@ impl Replica {
             state: RwLock::new(state),
             watches: Mutex::new(WatchTable::with_seed(seed)),
             outboxes: DashMap::new(),
+            checkpoints: Mutex::default(),
             sessions,
             metrics,
             clock,
@@ -164,6 +168,7 @@ impl Replica {
         {
             let mut current = self.state.write();
             self.sessions.clear();
+            self.checkpoints.lock().clear();
             *current = state;
             let open = current
                 .sessions()
@@ -188,6 +193,13 @@ impl Replica {
                 outbox.cut(reason);
             }
         }
+    }
+
+    /// The digests of the state at the last checkpoints, and as it is now.
+    pub fn digests(&self) -> Digests {
+        let state = self.state.read();
+        let now = (state.last_zxid(), state.digest());
+        self.checkpoints.lock().iter().chain([now]).collect()
     }
 
     /// Looks into the state, for status pages and timers.
@@ -358,6 +370,10 @@ impl Replica {
         } in entries
         {
             commits += 1;
+            let before = state.last_zxid();
+            if Checkpoints::is_one(before) {
+                self.checkpoints.lock().note(before, state.digest());
+            }
             let Some(command) = command else {
                 match configuration {
                     None => state.skip(zxid),

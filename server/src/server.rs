@@ -28,6 +28,9 @@ use crate::storage::log::{Log, LogOptions};
 use crate::storage::{DataDir, Identity, StorageError};
 use crate::timers;
 
+/// How long handing leadership over may hold up a stop.
+const HAND_OVER_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Why a server does not start. Nothing on disk was changed by the attempt, but for what a first
 /// start creates.
 #[derive(Debug, thiserror::Error)]
@@ -239,13 +242,15 @@ impl Server {
         }
     }
 
-    /// Stops in order: no more clients, no more proposals, everything in the log on disk.
+    /// Stops in order: leadership goes to another server first, so that no client waits for an
+    /// election; then no more clients, no more proposals, everything in the log on disk.
     ///
     /// # Errors
     ///
     /// [`StorageError`]: the log could not be closed cleanly. What was acknowledged is on disk all
     /// the same.
     pub async fn shutdown(self) -> Result<(), StorageError> {
+        self.consensus.members().hand_over(HAND_OVER_PATIENCE).await;
         self.stop.cancel();
         self.timers.close();
         self.timers.wait().await;

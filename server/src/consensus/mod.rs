@@ -6,6 +6,7 @@
 //! code.
 
 pub mod admission;
+pub mod agreement;
 pub mod applier;
 pub mod compaction;
 pub mod log_store;
@@ -24,7 +25,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use openraft::{ServerState, SnapshotPolicy};
-use quorate_protocol::{Id, SessionId};
+use quorate_protocol::{Id, SessionId, Zxid};
 use quorate_state::{Action, Command, Connection, Origin, Rules, State};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +33,7 @@ use tokio_util::task::TaskTracker;
 
 pub use admission::Admission;
 
+use self::agreement::Agreement;
 use self::applier::Applier;
 use self::compaction::{Compaction, Progress};
 use self::log_store::LogStore;
@@ -255,9 +257,14 @@ impl Consensus {
             Arc::clone(&zxids),
             log,
             Arc::clone(&parts.clock),
+            Arc::clone(&parts.metrics),
             parts.member_rules,
         ));
         tasks.spawn(Arc::clone(&members).keep_up(stop.clone()));
+        let agreement = Agreement {
+            members: Arc::clone(&members),
+        };
+        tasks.spawn(agreement.run(stop.clone()));
         let runner = rounds::Runner {
             raft: raft.clone(),
             author: author.clone(),
@@ -273,6 +280,7 @@ impl Consensus {
         let (failed, compaction_failed) = watch::channel(None);
         let compaction = Compaction {
             raft: raft.clone(),
+            members: Arc::clone(&members),
             replica: parts.replica,
             progress,
             snapshots: parts.snapshots,
@@ -398,6 +406,15 @@ impl Consensus {
                     Some(index) => Answer::Confirmed { index },
                     None => Answer::NotLeader,
                 }
+            }
+            Question::Digests => {
+                let digests = self.members.replica.digests().into_iter();
+                let at = digests.map(|(zxid, digest)| (zxid.0, digest)).collect();
+                Answer::Digests { at }
+            }
+            Question::Contradict { zxid, digest } => {
+                self.members.contradict(Zxid(zxid), digest);
+                Answer::Done
             }
             Question::Reconfig {
                 joining,

@@ -16,6 +16,11 @@ pub enum Question {
     Round {
         touched: Vec<i64>,
     },
+    Digests,
+    Contradict {
+        zxid: i64,
+        digest: u64,
+    },
     Reconfig {
         joining: Option<String>,
         leaving: Option<String>,
@@ -28,6 +33,8 @@ pub enum Question {
 }
 pub enum Answer {
     Confirmed { index: u64 },
+    Digests { at: Vec<(i64, u64)> },
+    Done,
     Reconfigured { zxid: i64 },
     NotReconfigured { code: i32, reason: String },
     NotLeader,

@@ -16,10 +16,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
 use parking_lot::Mutex;
+use quorate_protocol::Zxid;
 use quorate_state::Configuration;
 use tokio::sync::watch;
 
@@ -94,18 +96,20 @@ enum Abstention {
 
 /// The members, as one server keeps them.
 pub struct Members {
-    raft: Raft,
-    server: u64,
-    peers: Peers,
-    replica: Arc<Replica>,
+    pub(super) raft: Raft,
+    pub(super) server: u64,
+    pub(super) peers: Peers,
+    pub(super) replica: Arc<Replica>,
     zxids: Arc<Zxids>,
     log: Arc<Log>,
     clock: Arc<dyn Clock>,
+    metrics: Arc<crate::metrics::Metrics>,
     rules: MemberRules,
     /// A change that a client has asked for is under way.
     changing: AtomicBool,
     /// Who may ask the engine for a change.
     turn: tokio::sync::Mutex<()>,
+    handing_over: tokio::sync::Mutex<()>,
     abstentions: Mutex<BTreeSet<Abstention>>,
     service: watch::Sender<Option<OutOfService>>,
 }
@@ -129,6 +133,7 @@ impl Members {
         zxids: Arc<Zxids>,
         log: Arc<Log>,
         clock: Arc<dyn Clock>,
+        metrics: Arc<crate::metrics::Metrics>,
         rules: MemberRules,
     ) -> Self {
         Self {
@@ -139,9 +144,11 @@ impl Members {
             zxids,
             log,
             clock,
+            metrics,
             rules,
             changing: AtomicBool::new(false),
             turn: tokio::sync::Mutex::new(()),
+            handing_over: tokio::sync::Mutex::new(()),
             abstentions: Mutex::default(),
             service: watch::Sender::new(None),
         }
@@ -166,7 +173,7 @@ impl Members {
         }
     }
 
-    fn leads(&self) -> bool {
+    pub(super) fn leads(&self) -> bool {
         self.leader() == Some(self.server)
     }
 
@@ -183,6 +190,30 @@ impl Members {
         let metrics = self.raft.server_metrics();
         let now = metrics.borrow_watched();
         *now.committed_membership_config.log_id() == at
+    }
+
+    /// A majority has `digest` at `zxid`. If this server has another, it stops serving. Returns
+    /// whether it has.
+    pub(super) fn contradict(&self, zxid: Zxid, digest: u64) -> bool {
+        let own = self.replica.digests().get(&zxid).copied();
+        let Some(own) = own.filter(|own| *own != digest) else {
+            return false;
+        };
+        let is_news = self
+            .service
+            .send_replace(Some(OutOfService::Differs))
+            .is_none_or(|before| before != OutOfService::Differs);
+        if is_news {
+            self.metrics.digest_mismatches.fetch_add(1, Relaxed);
+            tracing::error!(
+                %zxid,
+                own = %format_args!("{own:#018x}"),
+                majority = %format_args!("{digest:#018x}"),
+                "this server's state differs from that of the majority: it stops serving"
+            );
+            self.abstain(Abstention::Differs, true);
+        }
+        true
     }
 
     /// Stands for election or not: only without any reason against it.
@@ -227,7 +258,7 @@ pub(super) fn configuration(membership: &Membership) -> Option<Configuration> {
 }
 
 /// Whether the leader, whose metrics these are, has heard from a server of late.
-fn hears(metrics: &Metrics, id: u64) -> bool {
+pub(super) fn hears(metrics: &Metrics, id: u64) -> bool {
     if id == metrics.id {
         return true;
     }

@@ -23,6 +23,8 @@ impl Members {
     /// safe: another attempt may follow.
     pub async fn hand_over(&self, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
+        // Two at a time would undo each other.
+        let _handing = self.handing_over.lock().await;
         let mut tried = BTreeSet::new();
         while let now @ Leadership::Mine { .. } = leadership(&self.raft, self.server) {
             let left = deadline.saturating_duration_since(Instant::now());

@@ -83,6 +83,10 @@ impl Members {
             return;
         }
         self.watch_disk(seen).await;
+        if self.out_of_service() == Some(OutOfService::Differs) {
+            self.hand_over(HAND_OVER_PATIENCE).await;
+            return;
+        }
         // A change that was asked for sees to all of this itself.
         let Ok(_turn) = self.turn.try_lock() else {
             return;
