@@ -250,7 +250,8 @@ impl Server {
     /// [`StorageError`]: the log could not be closed cleanly. What was acknowledged is on disk all
     /// the same.
     pub async fn shutdown(self) -> Result<(), StorageError> {
-        self.consensus.members().hand_over(HAND_OVER_PATIENCE).await;
+        let members = self.consensus.members();
+        members.hand_over_to_stop(HAND_OVER_PATIENCE).await;
         self.stop.cancel();
         self.timers.close();
         self.timers.wait().await;

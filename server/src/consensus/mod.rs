@@ -222,6 +222,7 @@ impl Consensus {
             replica: Arc::clone(&parts.replica),
             snapshots: parts.snapshots.clone(),
             proposals: Arc::clone(&proposals),
+            metrics: Arc::clone(&parts.metrics),
             incarnation: parts.incarnation,
             progress: Arc::clone(&progress),
             last_applied: parts.last_applied,

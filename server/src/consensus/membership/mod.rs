@@ -9,14 +9,14 @@
 pub mod caller;
 pub mod change;
 pub mod plan;
+mod status;
 mod transfer;
 mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
@@ -34,6 +34,8 @@ use crate::config::{Config, Role};
 use crate::peer_port::Peers;
 use crate::replica::Replica;
 use crate::storage::log::Log;
+
+pub use self::status::Followers;
 
 type Metrics = openraft::RaftMetrics<TypeConfig>;
 
@@ -111,6 +113,8 @@ pub struct Members {
     turn: tokio::sync::Mutex<()>,
     handing_over: tokio::sync::Mutex<()>,
     abstentions: Mutex<BTreeSet<Abstention>>,
+    /// Since when this server leads, in milliseconds of the monotonic clock; 0 while it does not.
+    leads_since_ms: AtomicU64,
     service: watch::Sender<Option<OutOfService>>,
 }
 
@@ -150,6 +154,7 @@ impl Members {
             turn: tokio::sync::Mutex::new(()),
             handing_over: tokio::sync::Mutex::new(()),
             abstentions: Mutex::default(),
+            leads_since_ms: AtomicU64::new(0),
             service: watch::Sender::new(None),
         }
     }

@@ -19,36 +19,41 @@ const ATTEMPT: Duration = Duration::from_millis(500);
 const SILENCE: Duration = Duration::from_secs(2);
 
 impl Members {
-    /// Makes another server the leader, if this one is. Returns whether it leads no longer. Cancel
-    /// safe: another attempt may follow.
-    pub async fn hand_over(&self, patience: Duration) -> bool {
-        let deadline = Instant::now() + patience;
+    /// Makes another server the leader, if this one is, because this one is about to stop. Returns
+    /// whether it leads no longer.
+    pub async fn hand_over_to_stop(&self, patience: Duration) -> bool {
         // Two at a time would undo each other.
         let _handing = self.handing_over.lock().await;
+        self.try_successors(patience).await;
+        !self.leads()
+    }
+
+    /// Makes another server the leader, if this one is. Returns whether it leads no longer.
+    pub(super) async fn hand_over(&self, patience: Duration) -> bool {
+        let _handing = self.handing_over.lock().await;
+        if self.try_successors(patience).await && self.leads() {
+            self.fall_silent().await;
+        }
+        !self.leads()
+    }
+
+    /// Returns whether the engine was told to hand leadership over: then it takes no writes.
+    async fn try_successors(&self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
         let mut tried = BTreeSet::new();
         while let now @ Leadership::Mine { .. } = leadership(&self.raft, self.server) {
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            let Some(to) = self.successor(&tried) else {
-                break;
-            };
+            let successor = self.successor(&tried).filter(|_| !left.is_zero());
+            let Some(to) = successor else { break };
             tried.insert(to);
             tracing::info!(to, "handing leadership over");
             if self.raft.trigger().transfer_leader(to).await.is_err() {
-                return false;
+                break;
             }
             let changed = leadership_after(&self.raft, self.server, now);
             let _ = tokio::time::timeout(ATTEMPT.min(left), changed).await;
         }
-        if !self.leads() {
-            return true;
-        }
-        if !tried.is_empty() {
-            self.fall_silent().await;
-        }
-        !self.leads()
+        !tried.is_empty()
     }
 
     /// The voter that has most of the log, of those that answer and were not tried.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use openraft::ChangeMembers;
@@ -80,7 +81,12 @@ impl Members {
         }
         self.stand_again(seen);
         if !self.leads() {
+            self.leads_since_ms.store(0, Relaxed);
             return;
+        }
+        if self.leads_since_ms.load(Relaxed) == 0 {
+            self.leads_since_ms
+                .store(self.clock.monotonic_ms().max(1), Relaxed);
         }
         self.watch_disk(seen).await;
         if self.out_of_service() == Some(OutOfService::Differs) {
