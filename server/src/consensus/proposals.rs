@@ -143,11 +143,14 @@ impl Proposals {
         }
         for origin in origins {
             let (connection, sequence) = (origin.connection.number, origin.sequence);
+            if hopeless.contains(&connection) {
+                continue;
+            }
             let first = inner.pending.iter().find(|p| p.connection == connection);
             match first.map(|first| first.sequence) {
                 Some(first) if first < sequence => inner.broken = true,
-                Some(_) if !hopeless.contains(&connection) => hopeless.push(connection),
-                Some(_) | None => {}
+                Some(_) => hopeless.push(connection),
+                None => {}
             }
         }
         let given_up = inner.drop_connections(&hopeless);

@@ -134,6 +134,35 @@ pub(super) async fn write(
     request.await.map_err(|_| super::Stopped)
 }
 
+/// Notices that nothing of what was sent comes to be applied.
+struct Stall<'a> {
+    proposals: &'a Proposals,
+    looks: tokio::time::Interval,
+    front: Option<(u64, u64)>,
+}
+
+impl<'a> Stall<'a> {
+    fn begin(proposals: &'a Proposals) -> Self {
+        Self {
+            proposals,
+            looks: tokio::time::interval(STALL),
+            front: None,
+        }
+    }
+
+    /// Resolves when the first of those under way was the same at two looks in a row. Cancel safe.
+    async fn noticed(&mut self) {
+        loop {
+            self.looks.tick().await;
+            let front = self.proposals.front();
+            if front.is_some() && front == self.front {
+                return;
+            }
+            self.front = front;
+        }
+    }
+}
+
 /// Sends proposals until stopped.
 pub(super) struct Pump {
     pub(super) raft: Raft,
@@ -191,8 +220,10 @@ impl Pump {
         {
             return Left::Everything;
         }
+        let after = leadership_after(&self.raft, self.author.server, now);
+        tokio::pin!(after);
+        let mut stall = Stall::begin(&self.proposals);
         loop {
-            let front = self.proposals.front();
             match self.proposals.next() {
                 Next::Send(batch) => {
                     let last = batch.len() - 1;
@@ -209,14 +240,10 @@ impl Pump {
                 Next::Wait => tokio::select! {
                     () = self.proposals.work() => {}
                     () = refusals.first() => self.proposals.on_broken(epoch),
-                    after = leadership_after(&self.raft, self.author.server, now) => {
+                    after = &mut after => {
                         return if after.is_some() { Left::Way } else { Left::Everything };
                     }
-                    () = tokio::time::sleep(STALL) => {
-                        if front.is_some() && self.proposals.front() == front {
-                            return Left::Way;
-                        }
-                    }
+                    () = stall.noticed() => return Left::Way,
                 },
             }
         }
@@ -237,8 +264,10 @@ impl Pump {
         {
             return Left::Way;
         }
+        let after = leadership_after(&self.raft, self.author.server, now);
+        tokio::pin!(after);
+        let mut stall = Stall::begin(&self.proposals);
         loop {
-            let front = self.proposals.front();
             match self.proposals.next() {
                 Next::Send(batch) => {
                     if stream.send(&batch).await.is_err() {
@@ -252,14 +281,10 @@ impl Pump {
                         tracing::debug!(%error, leader, term, "the leader has ended the stream");
                         return Left::Way;
                     }
-                    after = leadership_after(&self.raft, self.author.server, now) => {
+                    after = &mut after => {
                         return if after.is_some() { Left::Way } else { Left::Everything };
                     }
-                    () = tokio::time::sleep(STALL) => {
-                        if front.is_some() && self.proposals.front() == front {
-                            return Left::Way;
-                        }
-                    }
+                    () = stall.noticed() => return Left::Way,
                 },
             }
         }
