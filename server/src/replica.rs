@@ -565,7 +565,7 @@ impl Turn<'_> {
                 inner.push_reply(xid, zxid, Ok(&response))
             }
             Ask::Configuration => {
-                let (data, stat) = state.configuration().unwrap_or_default();
+                let (data, stat) = self.state.configuration().unwrap_or_default();
                 let data = Some(data.into());
                 inner.push_reply(xid, zxid, Ok(&Response::Data { data, stat }))
             }

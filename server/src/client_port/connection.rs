@@ -43,6 +43,10 @@ const READ_BYTES_MAX: usize = 64 * 1024;
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 4 * 1024 * 1024;
 
+/// How long a server that stops waits for the answers to what it has read from a client: with them
+/// the client knows what became of all it asked for, and loses nothing but the connection.
+const DRAIN: Duration = Duration::from_secs(1);
+
 /// The length of a request's header on the wire.
 const HEADER_BYTES: usize = 8;
 
@@ -113,12 +117,18 @@ impl Connection {
         let handshake_timeout = self.port.limits.handshake_timeout;
         let handshake = tokio::time::sleep_until(Instant::now() + handshake_timeout);
         tokio::pin!(handshake);
+        let mut drain_until = None;
         loop {
-            if let Err(reason) = self.process_input().await {
+            if drain_until.is_some() {
+                self.answer_locals();
+            } else if let Err(reason) = self.process_input().await {
                 self.outbox.lock().end_with(End::AfterFlush(reason));
             }
             if let Some(reason) = self.send_ready(&writer) {
                 return reason;
+            }
+            if drain_until.is_some() && self.is_drained() {
+                return Disconnect::Shutdown;
             }
             // All was sent, so there is room for answers that were parked.
             if self.output.is_empty() && self.outbox.lock().has_ready_answer() {
@@ -133,7 +143,7 @@ impl Connection {
                     continue;
                 }
             }
-            let may_read = self.may_read();
+            let may_read = drain_until.is_none() && self.may_read();
             if may_read {
                 self.input.reserve(self.read_bytes);
             }
@@ -156,9 +166,19 @@ impl Connection {
                     self.port.metrics.sessionless_expired.fetch_add(1, Relaxed);
                     return Disconnect::HandshakeTimeout;
                 }
-                () = stop.cancelled() => return Disconnect::Shutdown,
+                () = stop.cancelled(), if drain_until.is_none() => {
+                    drain_until = Some(Instant::now() + DRAIN);
+                }
+                () = sleep_until(drain_until), if drain_until.is_some() => {
+                    return Disconnect::Shutdown;
+                }
             }
         }
+    }
+
+    /// Whether the client has been sent all that it can be sent.
+    fn is_drained(&self) -> bool {
+        self.output.is_empty() && self.outbox.lock().owed_count() == 0
     }
 
     /// Sends what can be sent without waiting, and says whether the connection is over.
@@ -596,6 +616,12 @@ impl Connection {
         };
         // Either the client has closed its side as well, or it had its chance.
         let _ = tokio::time::timeout(LINGER, drain).await;
+    }
+}
+
+async fn sleep_until(instant: Option<Instant>) {
+    if let Some(instant) = instant {
+        tokio::time::sleep_until(instant).await;
     }
 }
 
