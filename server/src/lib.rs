@@ -13,6 +13,7 @@ pub mod peer_port;
 pub mod random;
 pub mod replica;
 pub mod session_tracker;
+mod start_up;
 pub mod storage;
 mod timers;
 

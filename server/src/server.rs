@@ -14,18 +14,18 @@ use tokio_util::task::TaskTracker;
 use crate::client_port::listener::ClientPort;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
+use crate::consensus::formation::{FormationError, Plan, draw_incarnation};
 use crate::consensus::membership::MemberRules;
-use crate::consensus::types::PeerNode;
 use crate::consensus::{
     Admission, Consensus, ConsensusError, Incarnation, Parts, log_store::LogStore, snapshot_io,
 };
 use crate::metrics::Metrics;
-use crate::peer_port::Peers;
 use crate::random::{Randomness, SystemRandomness};
 use crate::replica::Replica;
 use crate::session_tracker::SessionTracker;
+use crate::start_up::{self, PeerSide};
 use crate::storage::log::{Log, LogOptions};
-use crate::storage::{DataDir, Identity, StorageError};
+use crate::storage::{DataDir, StorageError};
 use crate::timers;
 
 /// How long handing leadership over may hold up a stop.
@@ -40,8 +40,15 @@ pub enum StartError {
         address: SocketAddr,
         source: io::Error,
     },
+    #[error(
+        "cannot listen on {address} for the other servers ({source}): stop what uses it, or set \
+         another port in the server.N line"
+    )]
+    BindPeers { address: String, source: io::Error },
     #[error(transparent)]
     Storage(#[from] StorageError),
+    #[error(transparent)]
+    Formation(#[from] FormationError),
     #[error(transparent)]
     Consensus(ConsensusError),
 }
@@ -50,6 +57,7 @@ impl From<ConsensusError> for StartError {
     fn from(error: ConsensusError) -> Self {
         match error {
             ConsensusError::Storage(error) => Self::Storage(error),
+            ConsensusError::Formation(error) => Self::Formation(error),
             error @ ConsensusError::Engine(_) => Self::Consensus(error),
         }
     }
@@ -63,6 +71,7 @@ pub struct Server {
     /// Stops the tasks below.
     stop: CancellationToken,
     client_port: JoinHandle<()>,
+    peer_side: PeerSide,
     timers: TaskTracker,
     storage_failed: watch::Receiver<Option<StorageError>>,
     /// Holds the lock on the folders until everything else has ended.
@@ -91,6 +100,8 @@ impl Server {
             source,
         })?;
 
+        let peer_listener = start_up::bind_peer_port(&config).await?;
+
         let server_id = u64::from(config.server_id);
         let mut data_dir = DataDir::open(&config.data_dir, &config.log_dir)?;
         data_dir.check_server(server_id)?;
@@ -98,12 +109,22 @@ impl Server {
             segment_bytes: config.log_segment_bytes,
             ..LogOptions::default()
         };
+        let run = u32::from_le_bytes(random(&*randomness));
+        let peer_side = PeerSide::new(&config, run, data_dir.identity(), peer_listener);
+        let incarnation = draw_incarnation(&*clock, &*randomness);
+        let mut plan = None;
         if data_dir.identity().is_none() {
-            let identity = Identity {
-                cluster: u64::from_le_bytes(random(&*randomness)),
-                server: server_id,
+            let (identity, decided) = if peer_side.is_ensemble() {
+                peer_side.decide(&config, None, incarnation).await?
+            } else {
+                let cluster = u64::from_le_bytes(random(&*randomness));
+                (
+                    peer_side.identity_alone(cluster, incarnation),
+                    PeerSide::plan_alone(&config),
+                )
             };
             data_dir.initialize(identity, &options)?;
+            plan = Some(decided);
         }
         let (failed, storage_failed) = watch::channel(None);
         let snapshots = data_dir.open_snapshots()?;
@@ -116,6 +137,18 @@ impl Server {
             |purged| snapshot_io::load_newest(&snapshots, purged),
         )?;
         let log = Arc::new(log);
+        let identity = data_dir.known_identity()?;
+        let plan = match plan {
+            Some(plan) => plan,
+            None if !peer_side.is_ensemble() => PeerSide::plan_alone(&config),
+            // It was stopped before it took part in anything.
+            None if log.state().last.is_none() && log.state().vote.is_none() => {
+                let found = Some(identity);
+                peer_side.decide(&config, found, incarnation).await?.1
+            }
+            None => Plan::Resume,
+        };
+        peer_side.set_identity(identity);
 
         let metrics = Arc::new(Metrics::new());
         let sessions = Arc::new(SessionTracker::new(config.tick_ms.into()));
@@ -134,12 +167,10 @@ impl Server {
         ));
         let consensus = Consensus::start(Parts {
             server: server_id,
-            incarnation: Incarnation::new(server_id, u32::from_le_bytes(random(&*randomness))),
-            node: PeerNode {
-                peer_address: String::new(),
-                client_address: address.to_string(),
-                ..PeerNode::default()
-            },
+            incarnation: Incarnation::new(server_id, run),
+            cluster: identity.cluster,
+            plan,
+            peers: peer_side.peers.clone(),
             rules: Rules {
                 skip_acl: config.skip_acl,
                 enforce_quota: config.enforce_quota,
@@ -154,7 +185,6 @@ impl Server {
             membership: loaded.membership,
             replica: Arc::clone(&replica),
             sessions: Arc::clone(&sessions),
-            peers: Peers,
             admission: Arc::clone(&admission),
             metrics: Arc::clone(&metrics),
             clock: Arc::clone(&clock),
@@ -165,10 +195,10 @@ impl Server {
             isolation_limit: Duration::from_millis(
                 u64::from(config.tick_ms) * u64::from(config.sync_limit_ticks),
             ),
-            member_rules: MemberRules::of(&config),
+            member_rules: MemberRules::of(&config, peer_side.listed.observers()),
         })
         .await?;
-        let consensus = Arc::new(consensus);
+        peer_side.open(&consensus);
         replica.inspect(|state| {
             let open = state
                 .sessions()
@@ -213,6 +243,8 @@ impl Server {
             clock,
             randomness,
         ));
+        // At once, also where the others are yet to be found: four-letter words are answered, and
+        // clients are sent elsewhere.
         let client_port = tokio::spawn(port.serve(listener, stop.clone()));
         Ok(Self {
             address,
@@ -220,6 +252,7 @@ impl Server {
             log,
             stop,
             client_port,
+            peer_side,
             timers,
             storage_failed,
             _data_dir: data_dir,
@@ -229,6 +262,12 @@ impl Server {
     /// Where clients connect.
     pub fn client_address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Resolves when clients are served: a server of several has to find the others first. Cancel
+    /// safe.
+    pub async fn ready(&self) {
+        self.consensus.settled().await;
     }
 
     /// Resolves when the server cannot go on: its storage has failed. Nothing was acknowledged that
@@ -258,6 +297,7 @@ impl Server {
         if self.client_port.await.is_err() {
             tracing::warn!("the client port did not end by itself");
         }
+        self.peer_side.close().await;
         self.consensus.shutdown().await;
         let log = self.log;
         tokio::task::spawn_blocking(move || log.close())

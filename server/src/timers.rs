@@ -121,12 +121,17 @@ pub(crate) async fn leave_when_isolated(
     stop: CancellationToken,
 ) {
     let mut was_isolated = false;
+    // Until then no client gets in.
+    tokio::select! {
+        () = consensus.settled() => {}
+        () = stop.cancelled() => return,
+    }
     loop {
         tokio::select! {
             () = tokio::time::sleep(tick / 2) => {}
             () = stop.cancelled() => return,
         }
-        let is_isolated = !consensus.hears_majority();
+        let is_isolated = !consensus.may_serve();
         if is_isolated && !was_isolated {
             tracing::warn!("no majority was heard for too long; clients are turned away");
         } else if was_isolated && !is_isolated {

@@ -45,7 +45,7 @@ pub(super) fn mode(port: &ClientPort) -> &'static str {
 pub(super) fn not_serving(port: &ClientPort) -> Option<String> {
     let why = match port.consensus.members().out_of_service() {
         Some(why) => why.to_string(),
-        None if port.consensus.hears_majority() => return None,
+        None if port.consensus.may_serve() => return None,
         None => "no majority of the ensemble is heard".to_owned(),
     };
     Some(format!(

@@ -346,7 +346,7 @@ impl Connection {
         if let Some(why) = self.port.consensus.members().out_of_service() {
             return Err(Disconnect::OutOfService(why));
         }
-        if !self.port.consensus.hears_majority() {
+        if !self.port.consensus.may_serve() {
             return Err(Disconnect::NoQuorum);
         }
         let patience = self.port.limits.behind_patience;

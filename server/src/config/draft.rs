@@ -61,6 +61,8 @@ pub(super) struct Draft {
     pub(super) container_deletes_per_minute_max: u32,
     pub(super) container_never_used_ms: Option<NonZeroU32>,
     pub(super) standalone_enabled: bool,
+    pub(super) quorum_listen_on_all_ips: bool,
+    pub(super) rejoin: bool,
     pub(super) reconfig_enabled: bool,
     pub(super) multi_address_enabled: bool,
     pub(super) peer_role: Option<At<Role>>,
@@ -111,6 +113,8 @@ impl Default for Draft {
             container_deletes_per_minute_max: 10_000,
             container_never_used_ms: None,
             standalone_enabled: true,
+            quorum_listen_on_all_ips: false,
+            rejoin: false,
             reconfig_enabled: false,
             multi_address_enabled: false,
             peer_role: None,
@@ -264,6 +268,8 @@ impl Draft {
             }
 
             "standaloneEnabled" => self.standalone_enabled = entry.boolean()?,
+            "quorumListenOnAllIPs" => self.quorum_listen_on_all_ips = entry.boolean()?,
+            "quorate.rejoin" => self.rejoin = entry.boolean()?,
             "reconfigEnabled" => self.reconfig_enabled = entry.boolean()?,
             "multiAddress.enabled" => self.multi_address_enabled = entry.boolean()?,
             "peerType" => {

@@ -55,6 +55,12 @@ pub struct Config {
     /// `standaloneEnabled`, default true: one server alone counts as standalone, not as an
     /// ensemble of one.
     pub standalone_enabled: bool,
+    /// `quorumListenOnAllIPs`, default false: listen for the other servers on all addresses, not only
+    /// on the one of this server's own line.
+    pub quorum_listen_on_all_ips: bool,
+    /// `quorate.rejoin`, from a flag or the environment: a server whose data is gone is taken in
+    /// again. Without effect on one that has data, or that the ensemble does not know.
+    pub rejoin: bool,
     /// `reconfigEnabled`, default false: whether clients may change the members.
     pub reconfig_enabled: bool,
 
@@ -184,29 +190,9 @@ impl std::fmt::Debug for Override {
 }
 
 impl Config {
-    /// Whether this server is one of an ensemble. As in ZooKeeper a single `server.N` line makes an
-    /// ensemble of one only if `standaloneEnabled` is false.
-    pub fn is_ensemble(&self) -> bool {
-        match self.members.len() {
-            0 => false,
-            1 => !self.standalone_enabled,
-            _ => true,
-        }
-    }
-
     /// Reads and checks everything, `file` being a `zoo.cfg`. Of two `overrides` with one key the
     /// later wins. The warnings are for the log: one line each, in the order of the file.
     pub fn load(
-        file: Option<&Path>,
-        overrides: &[Override],
-    ) -> Result<(Self, Vec<ConfigWarning>), ConfigError> {
-        let (config, warnings) = Self::load_any(file, overrides)?;
-        check::refuse_ensembles(&config)?;
-        Ok((config, warnings))
-    }
-
-    /// [`Config::load`] without the refusal of ensembles, which all else is ready for.
-    fn load_any(
         file: Option<&Path>,
         overrides: &[Override],
     ) -> Result<(Self, Vec<ConfigWarning>), ConfigError> {
@@ -218,6 +204,11 @@ impl Config {
             draft.set_override(setting)?;
         }
         check::check(draft, file)
+    }
+
+    /// Whether this server is to be one of several, or at least ready to become one.
+    pub fn is_ensemble(&self) -> bool {
+        self.members.len() > 1 || (self.members.len() == 1 && !self.standalone_enabled)
     }
 
     /// This server among [`Config::members`].

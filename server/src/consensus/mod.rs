@@ -9,13 +9,17 @@ pub mod admission;
 pub mod agreement;
 pub mod applier;
 pub mod compaction;
+mod duties;
+pub mod formation;
 pub mod log_store;
 pub mod membership;
 pub mod network;
 pub mod proposals;
 pub mod pump;
 pub mod rounds;
+mod service;
 pub mod snapshot_io;
+mod translate;
 pub mod types;
 
 use std::collections::BTreeMap;
@@ -23,11 +27,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use openraft::{ServerState, SnapshotPolicy};
-use quorate_protocol::{Id, SessionId, Zxid};
+use parking_lot::Mutex;
+use quorate_protocol::{SessionId, Zxid};
 use quorate_state::{Action, Command, Connection, Origin, Rules, State};
-use tokio::sync::watch;
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -36,15 +41,15 @@ pub use admission::Admission;
 use self::agreement::Agreement;
 use self::applier::Applier;
 use self::compaction::{Compaction, Progress};
+use self::formation::{FormationError, Plan};
 use self::log_store::LogStore;
 use self::membership::caller::Change;
-use self::membership::change::Asker;
 use self::membership::plan::Wish;
 use self::membership::{MemberRules, Members};
 use self::proposals::Proposals;
-use self::pump::{Leadership, Pump, Refusals};
+use self::pump::{Leadership, Pump};
 use self::rounds::{Rounds, Waiter};
-use self::types::{LogId, PeerNode, StoredMembership, TypeConfig};
+use self::types::{LogId, PeerNode, Proposal, StoredMembership, TypeConfig};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::peer_port::{Answer, Peers, Question};
@@ -97,6 +102,8 @@ pub enum ConsensusError {
     Storage(#[from] StorageError),
     #[error("the Raft engine does not start: {0}")]
     Engine(String),
+    #[error(transparent)]
+    Formation(#[from] FormationError),
 }
 
 /// The engine has stopped: the server is shutting down, or its storage has failed.
@@ -108,7 +115,11 @@ pub struct Stopped;
 pub struct Parts {
     pub server: u64,
     pub incarnation: Incarnation,
-    pub node: PeerNode,
+    pub cluster: u64,
+    /// How to begin.
+    pub plan: Plan,
+    /// The configured servers; none on a server that was told of no ensemble.
+    pub peers: Peers,
     pub rules: Rules,
     pub log: LogStore,
     /// Whether the log has room for more.
@@ -119,7 +130,6 @@ pub struct Parts {
     pub membership: StoredMembership,
     pub replica: Arc<Replica>,
     pub sessions: Arc<SessionTracker>,
-    pub peers: Peers,
     pub admission: Arc<Admission>,
     pub metrics: Arc<Metrics>,
     pub clock: Arc<dyn Clock>,
@@ -175,12 +185,24 @@ pub struct Consensus {
     rounds: Arc<Rounds>,
     sessions: Arc<SessionTracker>,
     members: Arc<Members>,
-    /// When the leader was last heard, in milliseconds of the monotonic clock.
-    heard_ms: AtomicU64,
     isolation_limit: Duration,
     compaction_failed: watch::Receiver<Option<String>>,
     stop: CancellationToken,
     tasks: TaskTracker,
+    cluster: u64,
+    peers: Peers,
+    snapshots: SnapshotStore,
+    /// For one snapshot on its way to this server.
+    snapshot_room: Arc<Semaphore>,
+    /// When the leader was last heard, in milliseconds of the monotonic clock; 0 is never.
+    leader_heard_ms: AtomicU64,
+    /// All that was agreed on before the start has been applied.
+    settled: watch::Sender<bool>,
+    /// Servers that have presented themselves, with the incarnations they said.
+    seen: Mutex<BTreeMap<u64, u64>>,
+    /// Somebody new is among them.
+    newcomer: Notify,
+    replica: Arc<Replica>,
 }
 
 /// What this server is in the ensemble.
@@ -194,13 +216,14 @@ pub enum Role {
 }
 
 impl Consensus {
-    /// Starts the engine and waits until this server, alone in its ensemble, leads it and has
-    /// applied all that was ever acknowledged.
+    /// Starts the engine. A server that is alone in its ensemble leads it, and has applied all that
+    /// was ever acknowledged, when this returns; one of several is on its way there: see
+    /// [`Consensus::settled`].
     ///
     /// # Errors
     ///
     /// [`ConsensusError`]: the log cannot be read, or an entry in it not be applied.
-    pub async fn start(parts: Parts) -> Result<Self, ConsensusError> {
+    pub async fn start(parts: Parts) -> Result<Arc<Self>, ConsensusError> {
         let progress = Arc::new(Progress::new(
             parts.snapshot_entries,
             parts.snapshot_log_bytes,
@@ -233,13 +256,14 @@ impl Consensus {
         let raft = Raft::new(
             parts.server,
             Arc::new(config),
-            network::NoPeers,
+            network::Network::new(parts.peers.clone()),
             parts.log,
             applier,
         )
         .await
         .map_err(engine)?;
-        lead_alone(&raft, parts.server, parts.node).await?;
+        let data_dir = parts.snapshots.folder().display().to_string();
+        let alone = begin(&raft, parts.server, parts.plan, data_dir).await?;
 
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
@@ -274,7 +298,7 @@ impl Consensus {
             sessions: Arc::clone(&parts.sessions),
             zxids,
             clock: Arc::clone(&parts.clock),
-            peers: parts.peers,
+            peers: parts.peers.clone(),
             flush: parts.touch_interval,
         };
         tasks.spawn(runner.run(stop.clone()));
@@ -282,15 +306,15 @@ impl Consensus {
         let compaction = Compaction {
             raft: raft.clone(),
             members: Arc::clone(&members),
-            replica: parts.replica,
+            replica: Arc::clone(&parts.replica),
             progress,
-            snapshots: parts.snapshots,
+            snapshots: parts.snapshots.clone(),
             kept: parts.snapshots_kept,
             metrics: Arc::clone(&parts.metrics),
             failed,
         };
         tasks.spawn(compaction.run(stop.clone()));
-        Ok(Self {
+        let consensus = Arc::new(Self {
             raft,
             author,
             space: parts.space,
@@ -299,13 +323,23 @@ impl Consensus {
             rounds,
             sessions: parts.sessions,
             members,
-            heard_ms: AtomicU64::new(parts.clock.monotonic_ms()),
             isolation_limit: parts.isolation_limit,
             clock: parts.clock,
             compaction_failed,
             stop,
             tasks,
-        })
+            cluster: parts.cluster,
+            peers: parts.peers,
+            snapshots: parts.snapshots,
+            snapshot_room: Arc::new(Semaphore::new(1)),
+            leader_heard_ms: AtomicU64::new(0),
+            settled: watch::Sender::new(alone),
+            seen: Mutex::default(),
+            newcomer: Notify::new(),
+            replica: parts.replica,
+        });
+        consensus.take_up_duties();
+        Ok(consensus)
     }
 
     pub fn incarnation(&self) -> Incarnation {
@@ -364,14 +398,14 @@ impl Consensus {
         pump::leadership(&self.raft, self.author.server)
     }
 
-    /// Takes note that the leader was heard.
-    pub fn on_heard(&self) {
-        self.heard_ms.fetch_max(self.clock.monotonic_ms(), Relaxed);
+    /// Whether this server may serve clients: it is not behind what it served before it was started,
+    /// and it hears a majority.
+    pub fn may_serve(&self) -> bool {
+        *self.settled.borrow() && self.hears_majority()
     }
 
-    /// Whether this server may serve: it leads and a majority has answered it, or it has heard the
-    /// leader, within the limit.
-    pub fn hears_majority(&self) -> bool {
+    /// Whether it leads and a majority has answered it, or it has heard the leader, within the limit.
+    fn hears_majority(&self) -> bool {
         use openraft::Instant;
         use openraft::async_runtime::watch::WatchReceiver;
 
@@ -387,27 +421,18 @@ impl Consensus {
                 .is_some_and(|at| at.elapsed() < self.isolation_limit);
         }
         drop(now);
-        let heard_ms = self.heard_ms.load(Relaxed);
+        let heard_ms = self.leader_heard_ms.load(Relaxed);
+        if heard_ms == 0 {
+            return false;
+        }
         let silent_ms = self.clock.monotonic_ms().saturating_sub(heard_ms);
         u128::from(silent_ms) < self.isolation_limit.as_millis()
     }
 
     /// Answers another server.
-    pub async fn answer(&self, question: Question) -> Answer {
+    async fn answer(&self, question: Question) -> Answer {
         match question {
-            Question::Round { touched } => {
-                if !matches!(self.leadership(), Leadership::Mine { .. }) {
-                    return Answer::NotLeader;
-                }
-                let touched: Vec<SessionId> =
-                    touched.into_iter().filter_map(SessionId::new).collect();
-                // Before the round begins: its confirmation stands for these.
-                self.sessions.touch(&touched, self.clock.monotonic_ms());
-                match rounds::confirm_leadership(&self.raft).await {
-                    Some(index) => Answer::Confirmed { index },
-                    None => Answer::NotLeader,
-                }
-            }
+            Question::Round { touched } => self.confirm_round(touched).await,
             Question::Digests => {
                 let digests = self.members.replica.digests().into_iter();
                 let at = digests.map(|(zxid, digest)| (zxid.0, digest)).collect();
@@ -417,60 +442,43 @@ impl Consensus {
                 self.members.contradict(Zxid(zxid), digest);
                 Answer::Done
             }
-            Question::Reconfig {
-                joining,
-                leaving,
-                members: new_members,
-                version,
-                identities,
-                skip_acl,
-                patience_ms,
-            } => {
-                let wish = Wish {
-                    joining,
-                    leaving,
-                    new_members,
-                    version,
-                };
-                let identities = identities
-                    .into_iter()
-                    .map(|(scheme, id)| Id { scheme, id })
-                    .collect();
-                let asker = Asker {
-                    identities,
-                    skip_acl,
-                };
-                let patience = Duration::from_millis(patience_ms.into());
+            Question::Reconfig(asked) => {
+                let (wish, asker, patience) = Wish::from_wire(asked);
                 self.members.answer_change(wish, asker, patience).await
             }
         }
     }
 
-    /// Takes writes of another server's clients as leader of `term`, in their order. `refusals` tells
-    /// when one of them was refused: then the stream must end.
-    ///
-    /// # Errors
-    ///
-    /// Why they are not taken. The stream must end.
-    pub async fn take_forwarded(
-        &self,
-        term: u64,
-        commands: Vec<BytesMut>,
-        refusals: &Arc<Refusals>,
-    ) -> Result<(), String> {
-        if self.leadership() != (Leadership::Mine { term }) {
-            return Err(format!("this server does not lead in term {term}"));
+    /// Takes note of the sessions that showed life on another server, and confirms that this one
+    /// leads.
+    async fn confirm_round(&self, touched: Vec<i64>) -> Answer {
+        if !matches!(self.leadership(), Leadership::Mine { .. }) {
+            return Answer::NotLeader;
         }
-        let time_ms = self.clock.wall_ms();
-        let last = commands.len().saturating_sub(1);
-        for (index, mut command) in commands.into_iter().enumerate() {
-            Command::set_time(&mut command, time_ms).map_err(|error| error.to_string())?;
-            let told = (index == last).then_some(refusals);
-            pump::write(&self.raft, term, command.freeze(), told)
-                .await
-                .map_err(|stopped| stopped.to_string())?;
+        let touched: Vec<SessionId> = touched.into_iter().filter_map(SessionId::new).collect();
+        // Before the round begins: its confirmation stands for these.
+        self.sessions.touch(&touched, self.clock.monotonic_ms());
+        match rounds::confirm_leadership(&self.raft).await {
+            Some(index) => Answer::Confirmed { index },
+            None => Answer::NotLeader,
         }
-        Ok(())
+    }
+
+    /// The incarnation the ensemble has agreed on for `server`.
+    fn known_incarnation(&self, server: u64) -> Option<u64> {
+        self.replica.inspect(|state| state.incarnation_of(server))
+    }
+
+    /// Has the ensemble agree on it; whether it has.
+    async fn admit_incarnation(&self, server: u64, incarnation: u64) -> bool {
+        let action = Action::Admit {
+            server,
+            incarnation,
+        };
+        match self.author.own(action) {
+            Some(command) => self.raft.client_write(Proposal(command)).await.is_ok(),
+            None => false,
+        }
     }
 
     /// Whether the log has room for more. While it has not, writes are refused and reads go on.
@@ -552,6 +560,37 @@ fn settings() -> openraft::Config {
         backoff: "20ms 40ms 80ms 160ms 200ms".to_owned(),
         ..openraft::Config::default()
     }
+}
+
+/// Begins as planned; whether this server is alone.
+async fn begin(
+    raft: &Raft,
+    server: u64,
+    plan: Plan,
+    data_dir: String,
+) -> Result<bool, ConsensusError> {
+    let is_alone = || raft.voter_ids().eq([server]);
+    match plan {
+        Plan::Alone(_) if raft.is_initialized().await.map_err(engine)? && !is_alone() => {
+            return Err(FormationError::NotListed {
+                members: raft.voter_ids().count() + raft.learner_ids().count(),
+                data_dir,
+            }
+            .into());
+        }
+        Plan::Alone(node) => {
+            lead_alone(raft, server, node).await?;
+            return Ok(true);
+        }
+        Plan::Found(members) => raft.initialize(members).await.map_err(engine)?,
+        Plan::Resume if is_alone() => {
+            // It has always been alone, or is again.
+            lead_alone(raft, server, PeerNode::default()).await?;
+            return Ok(true);
+        }
+        Plan::Resume | Plan::Join => {}
+    }
+    Ok(false)
 }
 
 /// Makes this server the leader of itself, and waits until all of its log is applied.

@@ -89,6 +89,7 @@ fn open(folder: &std::path::Path, options: LogOptions) -> LogStore {
                 Identity {
                     cluster: 7,
                     server: 1,
+                    incarnation: 1,
                 },
                 &options,
             )
@@ -153,10 +154,12 @@ async fn entries_votes_and_log_ids_come_back_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = open(folder.path(), small());
     let node = PeerNode {
-        peer_address: "a:1".to_owned(),
+        host: "a".to_owned(),
+        quorum_port: 1,
+        election_port: 2,
         client_address: "b:2".to_owned(),
         line: "a:1:2:observer;b:2".to_owned(),
-        is_observer: true,
+        observer: true,
         standing: Standing::Leaving,
         changed_ms: 7,
     };

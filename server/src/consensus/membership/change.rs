@@ -105,16 +105,7 @@ impl Members {
         asker: &Asker,
         patience: Duration,
     ) -> Result<Zxid, Refusal> {
-        let pair = |id: &Id| (id.scheme.clone(), id.id.clone());
-        let question = Question::Reconfig {
-            joining: wish.joining.clone(),
-            leaving: wish.leaving.clone(),
-            members: wish.new_members.clone(),
-            version: wish.version,
-            identities: asker.identities.iter().map(pair).collect(),
-            skip_acl: asker.skip_acl,
-            patience_ms: u32::try_from(patience.as_millis()).unwrap_or(u32::MAX),
-        };
+        let question = Question::Reconfig(wish.to_wire(asker, patience));
         let asked = self.peers.ask(leader, question, patience + ANSWER_SLACK);
         match asked.await {
             Ok(Answer::Reconfigured { zxid }) => Ok(Zxid(zxid)),
@@ -281,7 +272,7 @@ impl Members {
             now.get_node(id).is_some_and(|node| {
                 let is_coming =
                     node.standing == Standing::Joining && node.line == plan.members[id].line;
-                is_coming || is_member(now, *id, node)
+                is_coming || (is_member(node) && node.observer)
             })
         };
         let nodes: BTreeMap<u64, PeerNode> = newcomers

@@ -1,7 +1,7 @@
 //! Who belongs to the ensemble: what clients read of it, how it changes, and who leads it.
 //!
-//! The engine's memberships are the truth. A member is a voter, or an observer that was asked for;
-//! other servers without a vote are on their way in (they catch up before they vote) or out. Changes
+//! The engine's memberships are the truth. Not every server in them is a member as clients know it:
+//! one may be on its way in (it catches up before it votes) or out. Changes
 //! ([`change`]) are made by the leader, one at a time. [`Members::keep_up`] does what nobody asks for: it ends what
 //! a leader has left half-done, takes in the observers of the configuration, and hands leadership
 //! over when this server's disk hangs.
@@ -30,7 +30,7 @@ use super::applier::Zxids;
 use super::pump::{Leadership, leadership};
 use super::types::{LogId, Membership, PeerNode, Standing, TypeConfig};
 use crate::clock::Clock;
-use crate::config::{Config, Role};
+use crate::config::Config;
 use crate::peer_port::Peers;
 use crate::replica::Replica;
 use crate::storage::log::Log;
@@ -59,13 +59,7 @@ pub struct MemberRules {
 }
 
 impl MemberRules {
-    pub fn of(config: &Config) -> Self {
-        let observers = config
-            .members
-            .iter()
-            .filter(|member| member.role == Role::Observer)
-            .map(|member| (u64::from(member.id), PeerNode::of(member)))
-            .collect();
+    pub fn of(config: &Config, observers: BTreeMap<u64, PeerNode>) -> Self {
         Self {
             reconfig_enabled: config.reconfig_enabled,
             standalone: !config.is_ensemble(),
@@ -169,6 +163,11 @@ impl Members {
         self.service.subscribe()
     }
 
+    /// Who has it may ask the engine to change the membership.
+    pub(super) async fn take_turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turn.lock().await
+    }
+
     /// The leader, as far as it is known.
     fn leader(&self) -> Option<u64> {
         match leadership(&self.raft, self.server) {
@@ -237,13 +236,9 @@ impl Members {
 }
 
 /// Whether clients are to know of this server.
-fn is_member(membership: &Membership, id: u64, node: &PeerNode) -> bool {
-    let votes = membership
-        .get_joint_config()
-        .last()
-        .is_some_and(|voters| voters.contains(&id));
-    // One that has lost its vote and was not made an observer is on its way, too.
-    node.standing == Standing::Member && votes != node.is_observer
+fn is_member(node: &PeerNode) -> bool {
+    // One that has lost its data gets its vote back by itself: it is one of them all the time.
+    node.standing == Standing::Member && !node.line.is_empty()
 }
 
 /// What clients are to read of a membership. `None` while two memberships are in force: one is on
@@ -255,7 +250,7 @@ pub(super) fn configuration(membership: &Membership) -> Option<Configuration> {
     let mut configuration = Configuration::default();
     for (id, node) in membership.nodes() {
         configuration.changed_ms = configuration.changed_ms.max(node.changed_ms);
-        if is_member(membership, *id, node) && !node.line.is_empty() {
+        if is_member(node) {
             let _ = writeln!(configuration.members, "server.{id}={}", node.line);
         }
     }

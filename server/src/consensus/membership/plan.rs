@@ -4,12 +4,15 @@
 //! memberships and text; decides nothing that depends on who is alive.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use quorate_protocol::{ErrorCode, request};
+use quorate_protocol::{ErrorCode, Id, request};
 
+use super::change::Asker;
 use super::is_member;
 use crate::config::Member;
 use crate::consensus::types::{Membership, PeerNode};
+use crate::peer_port::wire;
 
 /// ZooKeeper's limit: 255 is taken by the owner ids of TTL znodes.
 const SERVER_ID_MAX: i64 = 254;
@@ -31,6 +34,38 @@ impl From<request::Reconfig> for Wish {
             leaving: request.leaving,
             new_members: request.new_members,
             version: request.config_version,
+        }
+    }
+}
+
+impl Wish {
+    /// A wish that came from another server, whose it is, and how long it may take.
+    pub fn from_wire(asked: wire::Reconfig) -> (Self, Asker, Duration) {
+        let wish = Self {
+            joining: asked.joining,
+            leaving: asked.leaving,
+            new_members: asked.members,
+            version: asked.version,
+        };
+        let identities = asked.identities.into_iter();
+        let asker = Asker {
+            identities: identities.map(|(scheme, id)| Id { scheme, id }).collect(),
+            skip_acl: asked.skip_acl,
+        };
+        (wish, asker, Duration::from_millis(asked.patience_ms.into()))
+    }
+
+    /// The same, to be sent to the leader.
+    pub fn to_wire(&self, asker: &Asker, patience: Duration) -> wire::Reconfig {
+        let pair = |id: &Id| (id.scheme.clone(), id.id.clone());
+        wire::Reconfig {
+            joining: self.joining.clone(),
+            leaving: self.leaving.clone(),
+            members: self.new_members.clone(),
+            version: self.version,
+            identities: asker.identities.iter().map(pair).collect(),
+            skip_acl: asker.skip_acl,
+            patience_ms: u32::try_from(patience.as_millis()).unwrap_or(u32::MAX),
         }
     }
 }
@@ -100,7 +135,7 @@ impl Refusal {
 pub fn plan(now: &Membership, wish: &Wish, voters_min: usize) -> Result<Plan, Refusal> {
     let listed: BTreeMap<u64, PeerNode> = now
         .nodes()
-        .filter(|(id, node)| is_member(now, **id, node))
+        .filter(|(_, node)| is_member(node))
         .map(|(id, node)| (*id, node.clone()))
         .collect();
     let asked = match &wish.new_members {
@@ -117,7 +152,7 @@ pub fn plan(now: &Membership, wish: &Wish, voters_min: usize) -> Result<Plan, Re
         .collect();
     let voters: BTreeSet<u64> = members
         .iter()
-        .filter(|(_, node)| !node.is_observer)
+        .filter(|(_, node)| !node.observer)
         .map(|(id, _)| *id)
         .collect();
     if voters.len() < voters_min {

@@ -53,7 +53,7 @@ impl Members {
             }
             if membership.voter_ids().any(|voter| voter == *id) {
                 followers.synced_voters += 1;
-            } else if node.is_observer {
+            } else if node.observer {
                 followers.synced_observers += 1;
             } else {
                 followers.synced_others += 1;
