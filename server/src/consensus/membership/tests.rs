@@ -7,7 +7,7 @@ use quorate_protocol::ErrorCode;
 use super::configuration;
 use super::plan::{Plan, Refusal, Wish, plan};
 use crate::config::Member;
-use crate::consensus::types::{Membership, PeerNode};
+use crate::consensus::types::{Membership, PeerNode, Standing};
 
 /// `N=line` words, the voters among them as given.
 fn membership(voters: &[&[u64]], lines: &[(u8, &str)]) -> Membership {
@@ -74,8 +74,23 @@ fn the_text_lists_voters_and_observers_but_nobody_on_the_way_in_or_out() {
             (2, "[::2]:2888:3888;[::]:2181"),
             (3, "three:2888:3888;2181"),
             (4, "four:2888:3888:observer"),
+            (5, "five:2888:3888;2181"),
         ],
     );
+    let nodes = now.nodes().map(|(id, node)| {
+        let standing = match id {
+            3 => Standing::Joining,
+            5 => Standing::Leaving,
+            _ => Standing::Member,
+        };
+        let node = PeerNode {
+            standing,
+            ..node.clone()
+        };
+        (*id, node)
+    });
+    let nodes: BTreeMap<u64, PeerNode> = nodes.collect();
+    let now = Membership::new(vec![BTreeSet::from([1, 2])], nodes).expect("it is valid");
     let configuration = configuration(&now).expect("one set of voters");
     assert_eq!(
         configuration.members,
