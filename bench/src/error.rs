@@ -45,6 +45,24 @@ pub(crate) enum BenchError {
     Refused { doing: &'static str, code: i32 },
     #[error("the run had errors: {}", codes(.0))]
     Failed(BTreeMap<i32, u64>),
+    #[error("{doing} over HTTP/2: {source}")]
+    Http2 {
+        doing: &'static str,
+        source: h2::Error,
+    },
+    #[error("etcd refused {doing}: gRPC status {status}, {message}")]
+    Grpc {
+        doing: &'static str,
+        status: String,
+        message: String,
+    },
+    #[error("etcd's reply to {doing} cannot be right: {why}")]
+    EtcdReply {
+        doing: &'static str,
+        why: &'static str,
+    },
+    #[error("two contenders held one lock")]
+    LockHeldTwice,
     #[error("{0}")]
     Usage(&'static str),
     #[error("{server} ended early ({status}); the end of its output: {output}")]

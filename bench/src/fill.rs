@@ -35,7 +35,7 @@ pub(crate) fn fill(
     };
     let before = pid.map(process::memory).transpose()?;
     let start = Instant::now();
-    Tree::make(server, shape, multi_ops)?;
+    Tree::make(&[server], shape, multi_ops)?;
     let elapsed = start.elapsed();
     let after = pid.map(process::memory).transpose()?;
     Ok(Filled {

@@ -6,14 +6,19 @@
 
 mod compare;
 mod driver;
+mod ensemble;
 mod error;
+mod etcd;
+mod failover;
 mod fill;
 mod floor;
+mod lock;
 mod machine;
 mod process;
 mod ready;
 mod run;
 mod session;
+mod tally;
 mod tree;
 mod wire;
 mod workload;
@@ -29,9 +34,10 @@ use clap::{Args, Parser, Subcommand};
 use crate::compare::CompareConfig;
 use crate::compare::server::Programs;
 use crate::driver::Stop;
+use crate::ensemble::EnsembleConfig;
 use crate::error::BenchError;
 use crate::floor::{FloorServer, LOG_BYTES};
-use crate::run::{RunConfig, measure};
+use crate::run::{RunConfig, Target, measure};
 use crate::tree::{MULTI_OPS, Tree};
 use crate::workload::{Op, Shape};
 
@@ -58,12 +64,17 @@ enum Command {
     FloorServer(FloorArgs),
     /// Compare Quorate with Apache ZooKeeper and the floor, and print the report in Markdown
     Compare(CompareArgs),
+    /// Compare three servers each of Quorate, Apache ZooKeeper and etcd
+    CompareEnsemble(EnsembleArgs),
+    /// Kill the leader again and again, and report how long writes pause
+    Failover(failover::FailoverArgs),
 }
 
 #[derive(Args)]
 struct RunArgs {
-    #[arg(long, default_value = "127.0.0.1:2181")]
-    server: SocketAddr,
+    /// The servers to spread the clients over, separated by commas
+    #[arg(long, default_value = "127.0.0.1:2181", value_delimiter = ',')]
+    server: Vec<SocketAddr>,
     #[arg(long, value_enum)]
     op: Op,
     /// Share of gets in --op mixed; the rest are sets
@@ -95,9 +106,9 @@ struct RunArgs {
     /// Threads that drive the clients
     #[arg(long, default_value_t = 1)]
     threads: usize,
-    /// The server's process, to report its processor time
-    #[arg(long)]
-    pid: Option<u32>,
+    /// The servers' processes, separated by commas, to report their processor time
+    #[arg(long, value_delimiter = ',')]
+    pid: Vec<u32>,
     /// Leave the subtree on the server
     #[arg(long)]
     no_clean: bool,
@@ -144,6 +155,16 @@ struct CompareArgs {
     /// About one minute instead of a quarter of an hour: fewer cells, fewer znodes
     #[arg(long)]
     short: bool,
+    #[command(flatten)]
+    common: CommonArgs,
+    /// Znodes in the comparison of memory; 0 leaves it out
+    #[arg(long, value_parser = clap::value_parser!(u32).range(0..=90_000_000))]
+    znodes: Option<u32>,
+}
+
+/// What both comparisons are told.
+#[derive(Args)]
+struct CommonArgs {
     /// For data folders; on the disk to measure, not in memory
     #[arg(long, default_value = "target/bench-data")]
     dir: PathBuf,
@@ -166,9 +187,28 @@ struct CompareArgs {
     /// Seconds to measure per cell and round
     #[arg(long, value_parser = parse_seconds)]
     seconds: Option<f64>,
-    /// Znodes in the comparison of memory; 0 leaves it out
-    #[arg(long, value_parser = clap::value_parser!(u32).range(0..=90_000_000))]
-    znodes: Option<u32>,
+}
+
+impl CommonArgs {
+    fn programs(&self) -> Programs {
+        Programs {
+            java: self.java.clone(),
+            zookeeper_classpath: self.zookeeper_classpath.clone(),
+            quorate: self.quorate.clone(),
+        }
+    }
+}
+
+#[derive(Args)]
+struct EnsembleArgs {
+    /// About three minutes instead of twenty: fewer cells, shorter runs
+    #[arg(long)]
+    short: bool,
+    #[command(flatten)]
+    common: CommonArgs,
+    /// etcd's server, by default where Debian's package etcd-server has it
+    #[arg(long, default_value = "/usr/bin/etcd")]
+    etcd: PathBuf,
 }
 
 /// Frames of more than 1 MiB are refused by servers, and a multi carries 100 creates.
@@ -199,6 +239,10 @@ fn main() -> ExitCode {
                 .and_then(FloorServer::serve)
         }
         Command::Compare(args) => compare(args),
+        Command::CompareEnsemble(args) => compare_ensemble(args),
+        Command::Failover(args) => {
+            failover::failover(&args, &mut report_progress).and_then(|table| print(&table))
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -215,7 +259,7 @@ fn run(args: &RunArgs) -> Result<(), BenchError> {
         keys: args.keys,
         data_bytes: args.data_bytes,
     };
-    let mut tree = Tree::make(args.server, shape, MULTI_OPS)?;
+    let mut tree = Tree::make(&args.server, shape, MULTI_OPS)?;
     let config = RunConfig {
         op: args.op,
         read_percent: args.read_percent,
@@ -227,9 +271,12 @@ fn run(args: &RunArgs) -> Result<(), BenchError> {
             Some(count) => Stop::Count(count),
             None => Stop::After(Duration::from_secs_f64(args.seconds)),
         },
-        pid: args.pid,
     };
-    let measured = measure(&mut tree, config);
+    let target = Target {
+        servers: &args.server,
+        pids: &args.pid,
+    };
+    let measured = measure(&mut tree, target, config);
     // Also after a failure, as far as the server still answers.
     let cleaned = if args.no_clean { Ok(()) } else { tree.remove() };
     let measurement = measured?;
@@ -261,25 +308,44 @@ fn compare(args: CompareArgs) -> Result<(), BenchError> {
     } else {
         (2, 2, 1.0, 0.25, 10.0, 1_000_000)
     };
+    let common = args.common;
     let config = CompareConfig {
-        programs: Programs {
-            java: args.java,
-            zookeeper_classpath: args.zookeeper_classpath,
-            quorate: args.quorate,
-        },
-        dir: args.dir,
+        programs: common.programs(),
+        dir: common.dir,
         short: args.short,
-        starts: args.starts.unwrap_or(starts),
-        rounds: args.rounds.unwrap_or(rounds),
-        span: Duration::from_secs_f64(args.seconds.unwrap_or(seconds)),
+        starts: common.starts.unwrap_or(starts),
+        rounds: common.rounds.unwrap_or(rounds),
+        span: Duration::from_secs_f64(common.seconds.unwrap_or(seconds)),
         warmup: Duration::from_secs_f64(warmup),
         first_warmup: Duration::from_secs_f64(first_warmup),
         znodes: args.znodes.unwrap_or(znodes),
     };
-    let report = compare::compare(&config, &mut |line| {
-        let _ = writeln!(std::io::stderr(), "{line}");
-    })?;
-    print(&report)
+    print(&compare::compare(&config, &mut report_progress)?)
+}
+
+fn compare_ensemble(args: EnsembleArgs) -> Result<(), BenchError> {
+    let (starts, rounds, seconds, warmup, first_warmup) = if args.short {
+        (1, 2, 0.6, 0.2, 10.0)
+    } else {
+        (2, 3, 2.0, 0.5, 30.0)
+    };
+    let common = args.common;
+    let config = EnsembleConfig {
+        programs: common.programs(),
+        etcd: args.etcd,
+        dir: common.dir,
+        short: args.short,
+        starts: common.starts.unwrap_or(starts),
+        rounds: common.rounds.unwrap_or(rounds),
+        span: Duration::from_secs_f64(common.seconds.unwrap_or(seconds)),
+        warmup: Duration::from_secs_f64(warmup),
+        first_warmup: Duration::from_secs_f64(first_warmup),
+    };
+    print(&ensemble::compare(&config, &mut report_progress)?)
+}
+
+fn report_progress(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 fn print(text: &str) -> Result<(), BenchError> {

@@ -47,6 +47,17 @@ pub(crate) fn cpu(pid: u32) -> Result<Duration, BenchError> {
         .ok_or(unknown)
 }
 
+/// Of several processes together; `None` for none.
+pub(crate) fn cpu_of(pids: &[u32]) -> Result<Option<Duration>, BenchError> {
+    if pids.is_empty() {
+        return Ok(None);
+    }
+    pids.iter()
+        .map(|pid| cpu(*pid))
+        .sum::<Result<_, _>>()
+        .map(Some)
+}
+
 /// Fields 14 and 15 of proc(5)'s stat. Field 2, the name, may hold spaces, but ends with the last
 /// parenthesis.
 fn cpu_ticks(stat: &str) -> Option<u64> {

@@ -1,6 +1,7 @@
 //! One measured run: sessions, driver threads, and what comes of them as text and JSON.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::thread;
 use std::time::Duration;
 
@@ -23,8 +24,14 @@ pub(crate) struct RunConfig {
     pub(crate) threads: usize,
     pub(crate) warmup: Duration,
     pub(crate) stop: Stop,
-    /// The server's, to account for its processor time.
-    pub(crate) pid: Option<u32>,
+}
+
+/// The servers that a run's clients are spread over.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Target<'a> {
+    pub(crate) servers: &'a [SocketAddr],
+    /// The servers' processes, to account for their processor time; none if they are not known.
+    pub(crate) pids: &'a [u32],
 }
 
 /// A run and its result.
@@ -33,18 +40,22 @@ pub(crate) struct Measurement {
     pub(crate) config: RunConfig,
     pub(crate) data_bytes: usize,
     pub(crate) outcome: Outcome,
-    /// The server's, from the start of the warm-up until the last reply.
+    /// The servers', from the start of the warm-up until the last reply.
     pub(crate) server_cpu: Option<Duration>,
 }
 
 /// Measures once. Fails if any reply was an error.
-pub(crate) fn measure(tree: &mut Tree, config: RunConfig) -> Result<Measurement, BenchError> {
+pub(crate) fn measure(
+    tree: &mut Tree,
+    target: Target<'_>,
+    config: RunConfig,
+) -> Result<Measurement, BenchError> {
     if config.clients == 0 || config.outstanding == 0 {
         return Err(BenchError::Usage("at least one client and one request"));
     }
     let threads = config.threads.clamp(1, config.clients);
     let drivers = u32::try_from(threads).unwrap_or(u32::MAX);
-    let mut sessions = Session::open_many(tree.server, config.clients)?;
+    let mut sessions = Session::open_many(target.servers, config.clients)?;
     let mut parts = Vec::with_capacity(threads);
     for driver in 0..drivers {
         let left = threads - parts.len();
@@ -67,8 +78,7 @@ pub(crate) fn measure(tree: &mut Tree, config: RunConfig) -> Result<Measurement,
             after @ Stop::After(_) => after,
         },
     };
-    let cpu = |pid: Option<u32>| pid.map(process::cpu).transpose();
-    let cpu_from = cpu(config.pid)?;
+    let cpu_from = process::cpu_of(target.pids)?;
     let driven: Vec<_> = thread::scope(|scope| {
         let handles: Vec<_> = parts
             .into_iter()
@@ -79,7 +89,9 @@ pub(crate) fn measure(tree: &mut Tree, config: RunConfig) -> Result<Measurement,
             .map(thread::ScopedJoinHandle::join)
             .collect()
     });
-    let server_cpu = cpu(config.pid)?.zip(cpu_from).map(|(to, from)| to - from);
+    let server_cpu = process::cpu_of(target.pids)?
+        .zip(cpu_from)
+        .map(|(to, from)| to - from);
     let mut outcome = Outcome::empty();
     let mut sessions = Vec::with_capacity(config.clients);
     for result in driven {
@@ -112,7 +124,7 @@ impl Measurement {
         self.outcome.cpu.as_secs_f64() * 1e6 / (self.outcome.ops.max(1) as f64)
     }
 
-    /// What one operation cost the server.
+    /// What one operation cost the servers together.
     pub(crate) fn server_us_per_op(&self) -> Option<f64> {
         let replies = self.outcome.replies.max(1) as f64;
         self.server_cpu.map(|cpu| cpu.as_secs_f64() * 1e6 / replies)
@@ -206,7 +218,6 @@ mod tests {
             threads,
             warmup: Duration::ZERO,
             stop: Stop::Count(count),
-            pid: Some(std::process::id()),
         }
     }
 
@@ -219,7 +230,11 @@ mod tests {
     #[test]
     fn a_counted_run_measures_exactly_as_many_operations_over_the_wire() {
         with_floor(|server| {
-            let mut tree = Tree::make(server, SHAPE, 10).unwrap();
+            let mut tree = Tree::make(&[server], SHAPE, 10).unwrap();
+            let target = Target {
+                servers: &[server],
+                pids: &[std::process::id()],
+            };
             for op in [
                 Op::Create,
                 Op::Set,
@@ -229,7 +244,8 @@ mod tests {
                 Op::Mixed,
             ] {
                 for threads in [1, 2] {
-                    let measurement = measure(&mut tree, count(op, threads, 2_000)).unwrap();
+                    let measurement =
+                        measure(&mut tree, target, count(op, threads, 2_000)).unwrap();
                     assert_eq!(measurement.outcome.ops, 2_000, "{op:?}");
                     assert_eq!(measurement.outcome.latency.len(), 2_000, "{op:?}");
                     assert!(measurement.json().contains("\"ops\":2000,"));
@@ -248,8 +264,12 @@ mod tests {
                 data_bytes: 101,
                 ..SHAPE
             };
-            let mut tree = Tree::make(server, shape, 10).unwrap();
-            let error = measure(&mut tree, count(Op::Get, 1, 10)).unwrap_err();
+            let mut tree = Tree::make(&[server], shape, 10).unwrap();
+            let target = Target {
+                servers: &[server],
+                pids: &[],
+            };
+            let error = measure(&mut tree, target, count(Op::Get, 1, 10)).unwrap_err();
             assert!(matches!(error, BenchError::ReplyLength { .. }), "{error}");
         });
     }

@@ -11,6 +11,7 @@ use bytes::{Buf, BytesMut};
 use quorate_protocol::frame::write_frame;
 use quorate_protocol::handshake::{ConnectRequest, ConnectResponse};
 use quorate_protocol::multi::MultiResult;
+use quorate_protocol::request::PathOnly;
 use quorate_protocol::{OpCode, Request, Response, Xid, Zxid};
 
 use crate::error::BenchError;
@@ -39,10 +40,13 @@ impl Session {
         Ok(session)
     }
 
-    /// Opens many sessions with the servers' work overlapping.
-    pub(crate) fn open_many(server: SocketAddr, count: usize) -> Result<Vec<Self>, BenchError> {
-        let mut sessions = (0..count)
-            .map(|_| Self::start(server, SILENCE_MAX))
+    /// Opens many sessions, spread evenly over `servers`, with the servers' work overlapping.
+    pub(crate) fn open_many(servers: &[SocketAddr], count: usize) -> Result<Vec<Self>, BenchError> {
+        let mut sessions = servers
+            .iter()
+            .cycle()
+            .take(count)
+            .map(|server| Self::start(*server, SILENCE_MAX))
             .collect::<Result<Vec<_>, _>>()?;
         for session in &mut sessions {
             session.finish_handshake()?;
@@ -109,6 +113,18 @@ impl Session {
         self.encode(request, &mut out)?;
         self.write(&out)?;
         Ok(self.reply(request.op())?.0)
+    }
+
+    /// Returns once this server has applied whatever the ensemble had acknowledged before.
+    pub(crate) fn sync(&mut self) -> Result<(), BenchError> {
+        let doing = "sync";
+        let request = Request::Sync(PathOnly {
+            path: "/".to_owned(),
+        });
+        match self.call(&request)? {
+            0 => Ok(()),
+            code => Err(BenchError::Refused { doing, code }),
+        }
     }
 
     /// Sends all requests in order, many at a time.

@@ -1,7 +1,6 @@
 //! The subtree a run works on: made before it, removed after it.
 
 use std::net::SocketAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use quorate_protocol::Request;
 use quorate_protocol::multi::MultiOp;
@@ -16,10 +15,10 @@ use crate::workload::{Shape, place};
 /// far below the 1 MiB that servers accept.
 pub(crate) const MULTI_OPS: u32 = 100;
 
-/// A subtree of its own on a server.
+/// A subtree of its own on a server, or on all servers of an ensemble.
 #[derive(Debug)]
 pub(crate) struct Tree {
-    pub(crate) server: SocketAddr,
+    servers: Vec<SocketAddr>,
     pub(crate) paths: Paths,
     pub(crate) shape: Shape,
     /// The number of the next znode to create.
@@ -27,16 +26,15 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    /// Makes the root, the parents and the keys, `multi_ops` creates to a request.
+    /// Makes the root, the parents and the keys, `multi_ops` creates to a request. Every one of the
+    /// servers has them afterwards.
     pub(crate) fn make(
-        server: SocketAddr,
+        servers: &[SocketAddr],
         shape: Shape,
         multi_ops: u32,
     ) -> Result<Self, BenchError> {
-        let paths = Paths {
-            root: format!("/quorate-bench-{:08x}", unique()),
-        };
-        let mut session = Session::open(server)?;
+        let paths = Paths::unique();
+        let mut session = open(servers)?;
         let root = std::iter::once(paths.root.clone());
         let parents = (0..shape.parents).map(|parent| paths.parent(parent));
         let requests = root
@@ -59,17 +57,33 @@ impl Tree {
         });
         session.pipeline("creating the keys", requests)?;
         session.close()?;
-        Ok(Self {
-            server,
+        let tree = Self {
+            servers: servers.to_vec(),
             paths,
             shape,
             created_until: shape.keys,
-        })
+        };
+        tree.settle()?;
+        Ok(tree)
+    }
+
+    /// A server of an ensemble may not have applied yet what another has acknowledged.
+    fn settle(&self) -> Result<(), BenchError> {
+        if self.servers.len() == 1 {
+            return Ok(());
+        }
+        for server in &self.servers {
+            let mut session = Session::open(*server)?;
+            session.sync()?;
+            session.close()?;
+        }
+        Ok(())
     }
 
     /// Removes what runs created beyond the keys.
     pub(crate) fn remove_created(&mut self) -> Result<(), BenchError> {
-        let mut session = Session::open(self.server)?;
+        self.settle()?;
+        let mut session = open(&self.servers)?;
         for parent in 0..self.shape.parents {
             let path = self.paths.parent(parent);
             let mut created: Vec<String> = session.children(&path)?;
@@ -78,12 +92,14 @@ impl Tree {
             remove(&mut session, &path, &created)?;
         }
         self.created_until = self.shape.keys;
-        session.close()
+        session.close()?;
+        self.settle()
     }
 
     /// Removes the whole subtree.
     pub(crate) fn remove(self) -> Result<(), BenchError> {
-        let mut session = Session::open(self.server)?;
+        self.settle()?;
+        let mut session = open(&self.servers)?;
         let mut parents = Vec::new();
         for parent in 0..self.shape.parents {
             let path = self.paths.parent(parent);
@@ -95,6 +111,12 @@ impl Tree {
         session.call(&Request::Delete(delete(self.paths.root)))?;
         session.close()
     }
+}
+
+/// A session on one of the servers.
+fn open(servers: &[SocketAddr]) -> Result<Session, BenchError> {
+    let server = servers.first();
+    Session::open(*server.ok_or(BenchError::Usage("at least one server"))?)
 }
 
 fn remove(session: &mut Session, parent: &str, names: &[String]) -> Result<(), BenchError> {
@@ -115,14 +137,6 @@ fn chunks(range: std::ops::Range<u32>, size: u32) -> impl Iterator<Item = (u32, 
     range
         .step_by(size as usize)
         .map(move |from| (from, end.min(from.saturating_add(size))))
-}
-
-/// Differs between runs on one machine; not secret.
-fn unique() -> u32 {
-    let since_epoch = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    std::process::id().rotate_left(16) ^ since_epoch.subsec_nanos()
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! and overwrites the xid and the digits of the path, whose width is fixed. [`next_reply`] reads a
 //! reply's header where it lies. So the generator's own cost stays far below a server's.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use bytes::BytesMut;
 use quorate_protocol::frame::write_frame;
 use quorate_protocol::request::{Create, SetData, Watched};
@@ -28,6 +30,17 @@ pub(crate) struct Paths {
 }
 
 impl Paths {
+    /// Below a root that no other run on this machine has.
+    pub(crate) fn unique() -> Self {
+        let since_epoch = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let unique = std::process::id().rotate_left(16) ^ since_epoch.subsec_nanos();
+        Self {
+            root: format!("/quorate-bench-{unique:08x}"),
+        }
+    }
+
     pub(crate) fn parent(&self, parent: u32) -> String {
         format!("{}/p{parent:0PARENT_DIGITS$}", self.root)
     }

@@ -6,6 +6,7 @@
 //! and drives each with every operation before anything is measured, because a JVM
 //! is slow until it has compiled what it runs.
 
+pub(crate) mod child;
 pub(crate) mod server;
 pub(crate) mod table;
 
@@ -23,14 +24,14 @@ use crate::error::BenchError;
 use crate::fill::{self, Filled, bytes_per_znode};
 use crate::machine;
 use crate::process::{self, Memory};
-use crate::run::{RunConfig, measure};
+use crate::run::{RunConfig, Target, measure};
 use crate::tree::{MULTI_OPS, Tree};
 use crate::workload::{Op, Shape};
 
 /// A server is quiet when it used no more than one tick of processor time (10 ms) in this span.
-const QUIET_SPAN: Duration = Duration::from_millis(100);
-const QUIET_TICK: Duration = Duration::from_millis(10);
-const QUIET_PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const QUIET_SPAN: Duration = Duration::from_millis(100);
+pub(crate) const QUIET_TICK: Duration = Duration::from_millis(10);
+pub(crate) const QUIET_PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug)]
 pub(crate) struct CompareConfig {
@@ -117,7 +118,7 @@ fn heading(config: &CompareConfig, subjects: &[Subject]) -> Result<String, Bench
 }
 
 /// The JVM, and the heap it grants itself by default on this machine.
-fn describe_java(java: &Path) -> String {
+pub(crate) fn describe_java(java: &Path) -> String {
     let output = Command::new(java)
         .args(["-XX:+PrintFlagsFinal", "-version"])
         .output();
@@ -204,12 +205,12 @@ fn make_bed(config: &CompareConfig, subject: Subject) -> Result<Bed, BenchError>
             keys: 10_000,
             data_bytes,
         };
-        trees.push(Tree::make(server.address, shape, MULTI_OPS)?);
+        trees.push(Tree::make(&[server.address], shape, MULTI_OPS)?);
     }
     Ok(Bed { server, trees })
 }
 
-fn run_config(cell: Cell, warmup: Duration, span: Duration, pid: u32) -> RunConfig {
+fn run_config(cell: Cell, warmup: Duration, span: Duration) -> RunConfig {
     RunConfig {
         op: cell.op,
         read_percent: cell.read_percent,
@@ -218,7 +219,6 @@ fn run_config(cell: Cell, warmup: Duration, span: Duration, pid: u32) -> RunConf
         threads: 1,
         warmup,
         stop: Stop::After(span),
-        pid: Some(pid),
     }
 }
 
@@ -234,21 +234,29 @@ fn warm_up(bed: &mut Bed, span: Duration) -> Result<(), BenchError> {
             outstanding: 10,
         };
         let share = span / 5;
-        let config = run_config(cell, Duration::ZERO, share, bed.server.pid());
-        measure(&mut bed.trees[0], config)?;
+        let config = run_config(cell, Duration::ZERO, share);
+        let target = Target {
+            servers: &[bed.server.address],
+            pids: &[],
+        };
+        measure(&mut bed.trees[0], target, config)?;
         bed.trees[0].remove_created()?;
     }
     Ok(())
 }
 
 fn measure_cell(bed: &mut Bed, cell: Cell, config: &CompareConfig) -> Result<Sample, BenchError> {
-    let run = run_config(cell, config.warmup, config.span, bed.server.pid());
+    let run = run_config(cell, config.warmup, config.span);
+    let target = Target {
+        servers: &[bed.server.address],
+        pids: &[bed.server.pid()],
+    };
     let tree = bed
         .trees
         .iter_mut()
         .find(|tree| tree.shape.data_bytes == cell.data_bytes)
         .ok_or(BenchError::Usage("a cell has a data length without a tree"))?;
-    let measurement = measure(tree, run)?;
+    let measurement = measure(tree, target, run)?;
     if cell.op == Op::Create {
         tree.remove_created()?;
     }

@@ -1,24 +1,17 @@
 //! The servers that are compared: how each is started, watched and ended.
 //!
-//! A server is a child of this process, listens on loopback only, and is ended by its own process
-//! id: when dropped, and, where `setpriv` is installed, also when this process is killed.
+//! A server listens on loopback only.
 
-use std::fs::{self, File};
+use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
-
+use crate::compare::child::Child;
 use crate::error::BenchError;
 use crate::{process, ready};
 
 const START_PATIENCE: Duration = Duration::from_secs(180);
-const STOP_PATIENCE: Duration = Duration::from_secs(30);
-/// The end of a server's output that is shown when it failed.
-const OUTPUT_SHOWN_BYTES: usize = 2_000;
-const SETPRIV: &str = "/usr/bin/setpriv";
 
 /// Which server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,35 +52,34 @@ impl Programs {
         }
     }
 
-    fn command(&self, subject: Subject, dir: &Path, port: u16) -> Result<Command, BenchError> {
+    /// The program and its arguments.
+    pub(crate) fn command(
+        &self,
+        subject: Subject,
+        dir: &Path,
+        port: u16,
+    ) -> Result<(PathBuf, Vec<String>), BenchError> {
         let config = dir.join("zoo.cfg");
-        let mut arguments: Vec<String> = Vec::new();
-        let program = match subject {
-            Subject::ZooKeeper => {
-                arguments.extend(zookeeper_arguments(&self.zookeeper_classpath, dir, &config));
-                self.java.clone()
-            }
-            Subject::Quorate => {
-                arguments.extend(["serve".to_owned(), config.display().to_string()]);
-                self.quorate.clone()
-            }
+        Ok(match subject {
+            Subject::ZooKeeper => (
+                self.java.clone(),
+                zookeeper_arguments(&self.zookeeper_classpath, dir, &config),
+            ),
+            Subject::Quorate => (
+                self.quorate.clone(),
+                vec!["serve".to_owned(), config.display().to_string()],
+            ),
             Subject::Floor => {
                 let data_dir = dir.join("data").display().to_string();
                 let port = port.to_string();
                 let floor = ["floor-server", "--dir", &data_dir, "--port", &port];
-                arguments.extend(floor.map(str::to_owned));
-                std::env::current_exe().map_err(BenchError::io("finding this program"))?
+                let this = std::env::current_exe();
+                (
+                    this.map_err(BenchError::io("finding this program"))?,
+                    floor.map(str::to_owned).to_vec(),
+                )
             }
-        };
-        let mut command = if Path::new(SETPRIV).exists() {
-            let mut command = Command::new(SETPRIV);
-            command.args(["--pdeathsig", "KILL", "--"]).arg(program);
-            command
-        } else {
-            Command::new(program)
-        };
-        command.args(arguments);
-        Ok(command)
+        })
     }
 }
 
@@ -109,12 +101,12 @@ fn zookeeper_arguments(classpath: &str, dir: &Path, config: &Path) -> Vec<String
 }
 
 /// One configuration for both: everything that matters to speed is at its default, so every write
-/// is fsynced before it is acknowledged.
-fn write_config(dir: &Path, port: u16) -> Result<(), BenchError> {
+/// is fsynced before it is acknowledged. `more` is what an ensemble needs besides.
+pub(crate) fn write_config(dir: &Path, port: u16, more: &str) -> Result<(), BenchError> {
     let data_dir = dir.join("data");
     let path = dir.join("zoo.cfg");
     let text = format!(
-        "tickTime=2000\ndataDir={}\nclientPort={port}\nclientPortAddress=127.0.0.1\nmaxClientCnxns=0\n",
+        "tickTime=2000\ndataDir={}\nclientPort={port}\nclientPortAddress=127.0.0.1\nmaxClientCnxns=0\n{more}",
         data_dir.display()
     );
     fs::create_dir_all(&data_dir)
@@ -132,7 +124,6 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     /// From the start of the process until it answered its first read.
     pub(crate) ready_after: Duration,
-    dir: PathBuf,
     child: Child,
 }
 
@@ -145,88 +136,35 @@ impl Server {
         dir: &Path,
     ) -> Result<Self, BenchError> {
         let address = free_address()?;
-        write_config(dir, address.port())?;
-        let io = BenchError::io;
-        let output = File::create(dir.join("output")).map_err(io("creating a file for output"))?;
-        let output_too = output
-            .try_clone()
-            .map_err(io("creating a file for output"))?;
-        let mut command = programs.command(subject, dir, address.port())?;
+        write_config(dir, address.port(), "")?;
+        let (program, arguments) = programs.command(subject, dir, address.port())?;
         let since = Instant::now();
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(output)
-            .stderr(output_too)
-            .spawn()
-            .map_err(io("starting a server"))?;
-        let mut server = Self {
+        let mut child = Child::spawn(subject.name(), dir, &program, &arguments)?;
+        let ready_after = ready::wait(address, since, START_PATIENCE, || child.check_running())?;
+        Ok(Self {
             subject,
             address,
-            ready_after: Duration::ZERO,
-            dir: dir.to_owned(),
+            ready_after,
             child,
-        };
-        server.ready_after =
-            ready::wait(address, since, START_PATIENCE, || server.check_running())?;
-        Ok(server)
+        })
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.child.pid()
     }
 
     pub(crate) fn cpu(&self) -> Result<Duration, BenchError> {
         process::cpu(self.pid())
     }
 
-    fn check_running(&mut self) -> Result<(), BenchError> {
-        match self.child.try_wait() {
-            Ok(None) => Ok(()),
-            Ok(Some(status)) => {
-                let output = fs::read(self.dir.join("output")).unwrap_or_default();
-                let from = output.len().saturating_sub(OUTPUT_SHOWN_BYTES);
-                Err(BenchError::ServerEnded {
-                    server: self.subject.name(),
-                    status: status.to_string(),
-                    output: String::from_utf8_lossy(&output[from..]).into_owned(),
-                })
-            }
-            Err(error) => Err(BenchError::io("watching a server")(error)),
-        }
-    }
-
     /// Asks the server to end, and waits until it has.
-    pub(crate) fn stop(mut self) -> Result<(), BenchError> {
-        self.check_running()?;
-        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
-        if let Some(pid) = pid {
-            let _ = kill_process(pid, Signal::TERM);
-        }
-        let since = Instant::now();
-        while since.elapsed() < STOP_PATIENCE {
-            let ended = self
-                .child
-                .try_wait()
-                .map_err(BenchError::io("waiting for a server to end"))?;
-            if ended.is_some() {
-                return Ok(());
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        // Drop kills it.
-        Ok(())
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    pub(crate) fn stop(self) -> Result<(), BenchError> {
+        self.child.stop()
     }
 }
 
 /// A port nobody listens on now.
-fn free_address() -> Result<SocketAddr, BenchError> {
+pub(crate) fn free_address() -> Result<SocketAddr, BenchError> {
     TcpListener::bind(("127.0.0.1", 0))
         .and_then(|listener| listener.local_addr())
         .map_err(BenchError::io("finding a free port"))

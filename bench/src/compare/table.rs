@@ -64,9 +64,9 @@ impl Results {
         let mut table = String::from(
             "| operation | clients x outstanding | ZooKeeper ops/s | Quorate ops/s \
              | Quorate / ZooKeeper (range) | floor ops/s | Quorate / floor \
-             | p50, p99 ms ZooKeeper | p50, p99 ms Quorate \
+             | p50, p99 ms ZooKeeper | p50, p99 ms Quorate | p50, p99 ms floor \
              | server CPU us/op ZooKeeper, Quorate, floor | generator CPU us/op |\n\
-             |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
+             |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
         );
         for (cell, samples) in &self.cells {
             let of = |subject| samples.get(&subject).map_or(&[][..], Vec::as_slice);
@@ -86,7 +86,7 @@ impl Results {
                 |samples: &[Sample]| show(median_of(samples, |s| s.generator_us_per_op), 1);
             let _ = writeln!(
                 table,
-                "| {} | {} x {} | {} | {} | {} | {} | {} | {} | {} | {}, {}, {} | {}, {}, {} |",
+                "| {} | {} x {} | {} | {} | {} | {} | {} | {} | {} | {} | {}, {}, {} | {}, {}, {} |",
                 cell.name(),
                 cell.clients,
                 cell.outstanding,
@@ -97,6 +97,7 @@ impl Results {
                 show(Ratio::of(quorate, floor).map(|ratio| ratio.median), 2),
                 latency(zookeeper),
                 latency(quorate),
+                latency(floor),
                 server(zookeeper),
                 server(quorate),
                 server(floor),
@@ -123,20 +124,29 @@ impl Cell {
     }
 }
 
-/// How one server's rate stood to another's in runs side by side.
+/// How one server stood to another in runs side by side.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Ratio {
-    median: f64,
-    min: f64,
-    max: f64,
+pub(crate) struct Ratio {
+    pub(crate) median: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
 }
 
 impl Ratio {
+    /// Of the rates.
     fn of(samples: &[Sample], to: &[Sample]) -> Option<Self> {
+        Self::by(samples, to, |sample| sample.ops_per_second)
+    }
+
+    pub(crate) fn by(
+        samples: &[Sample],
+        to: &[Sample],
+        value: impl Fn(&Sample) -> f64,
+    ) -> Option<Self> {
         let mut ratios: Vec<f64> = samples
             .iter()
             .zip(to)
-            .map(|(a, b)| a.ops_per_second / b.ops_per_second)
+            .map(|(a, b)| value(a) / value(b))
             .collect();
         let median = median(&mut ratios)?;
         Some(Self {
@@ -147,7 +157,7 @@ impl Ratio {
     }
 }
 
-fn median_of(samples: &[Sample], value: impl Fn(&Sample) -> f64) -> Option<f64> {
+pub(crate) fn median_of(samples: &[Sample], value: impl Fn(&Sample) -> f64) -> Option<f64> {
     let mut values: Vec<f64> = samples.iter().map(value).collect();
     median(&mut values)
 }
@@ -162,11 +172,11 @@ fn median(values: &mut [f64]) -> Option<f64> {
     Some(f64::midpoint(upper, values[values.len() / 2 - 1]))
 }
 
-fn show(value: Option<f64>, decimals: usize) -> String {
+pub(crate) fn show(value: Option<f64>, decimals: usize) -> String {
     value.map_or_else(|| "-".to_owned(), |value| format!("{value:.decimals$}"))
 }
 
-fn show_ratio(ratio: Option<Ratio>) -> String {
+pub(crate) fn show_ratio(ratio: Option<Ratio>) -> String {
     ratio.map_or_else(
         || "-".to_owned(),
         |ratio| {
@@ -233,7 +243,7 @@ mod tests {
         results.add(cell, Subject::Floor, sample(4_000.0));
         let row = results.markdown().lines().nth(2).map(str::to_owned);
         let expected = "| create, 1 KiB | 30 x 10 | 1000 | - | - | 4000 | - | 1.50, 2.50 | -, - \
-                        | 3.0, -, 3.0 | 1.0, -, 1.0 |";
+                        | 1.50, 2.50 | 3.0, -, 3.0 | 1.0, -, 1.0 |";
         assert_eq!(row.as_deref(), Some(expected));
         assert_eq!(results.markdown().lines().count(), 3);
     }
