@@ -61,6 +61,12 @@ pub(crate) enum BenchError {
         doing: &'static str,
         why: &'static str,
     },
+    #[error("{system}, {cell}: {source}")]
+    Cell {
+        system: &'static str,
+        cell: String,
+        source: Box<BenchError>,
+    },
     #[error("two contenders held one lock")]
     LockHeldTwice,
     #[error("{0}")]

@@ -204,6 +204,20 @@ impl Bed {
         warmup: Duration,
         span: Duration,
     ) -> Result<Option<Sample>, BenchError> {
+        self.try_to_measure(cell, warmup, span)
+            .map_err(|source| BenchError::Cell {
+                system: self.ensemble.system.name(),
+                cell: format!("{}, {}", cell.name(), cell.shape()),
+                source: Box::new(source),
+            })
+    }
+
+    fn try_to_measure(
+        &mut self,
+        cell: Cell,
+        warmup: Duration,
+        span: Duration,
+    ) -> Result<Option<Sample>, BenchError> {
         let mut servers = self.ensemble.leader_first()?;
         match cell.at {
             At::All => {}
