@@ -69,6 +69,8 @@ pub(crate) enum BenchError {
     },
     #[error("two contenders held one lock")]
     LockHeldTwice,
+    #[error("no server of the ensemble says that it leads; its logs say why")]
+    NoLeader,
     #[error("{0}")]
     Usage(&'static str),
     #[error("{server} ended early ({status}); the end of its output: {output}")]
@@ -84,6 +86,25 @@ pub(crate) enum BenchError {
 }
 
 impl BenchError {
+    /// Whether servers that are otherwise correct may cause it, when the machine is too busy for
+    /// them to keep in touch: a run may be repeated after it.
+    pub(crate) fn is_outage(&self) -> bool {
+        match self {
+            Self::Cell { source, .. } => source.is_outage(),
+            Self::Connect { .. }
+            | Self::Io { .. }
+            | Self::NoSession
+            | Self::Closed
+            | Self::Stalled { .. }
+            | Self::Refused { .. }
+            | Self::Failed(_)
+            | Self::Http2 { .. }
+            | Self::Grpc { .. }
+            | Self::NoLeader => true,
+            _ => false,
+        }
+    }
+
     pub(crate) fn io(doing: &'static str) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::Io { doing, source }
     }

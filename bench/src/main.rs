@@ -206,6 +206,9 @@ struct EnsembleArgs {
     /// etcd's server, by default where Debian's package etcd-server has it
     #[arg(long, default_value = "/usr/bin/etcd")]
     etcd: PathBuf,
+    /// Only the operations whose name contains this
+    #[arg(long, default_value = "")]
+    only: String,
 }
 
 /// Frames of more than 1 MiB are refused by servers, and a multi carries 100 creates.
@@ -327,6 +330,7 @@ fn compare_ensemble(args: EnsembleArgs) -> Result<(), BenchError> {
     let config = EnsembleConfig {
         programs: common.programs(),
         etcd: args.etcd,
+        only: args.only,
         dir: common.dir,
         short: args.short,
         starts: common.starts.unwrap_or(starts),

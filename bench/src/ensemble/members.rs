@@ -106,7 +106,8 @@ impl Ensemble {
         Ok(ensemble)
     }
 
-    fn wait_until_ready(&mut self) -> Result<(), BenchError> {
+    /// Returns once every server serves.
+    pub(crate) fn wait_until_ready(&mut self) -> Result<(), BenchError> {
         let since = Instant::now();
         for index in 0..self.servers.len() {
             let server = self.servers[index];
@@ -147,9 +148,7 @@ impl Ensemble {
                 return Ok(servers);
             }
         }
-        Err(BenchError::Usage(
-            "no server of the ensemble says that it leads",
-        ))
+        Err(BenchError::NoLeader)
     }
 
     /// Asks all to end, and waits until they have.

@@ -29,6 +29,9 @@ use crate::tree::{MULTI_OPS, Tree};
 use crate::workload::{Op, Shape};
 use crate::{etcd, machine, process};
 
+/// Of one run, after outages.
+const REPETITIONS_MAX: usize = 3;
+
 const SHAPE: Shape = Shape {
     parents: 200,
     keys: 10_000,
@@ -42,6 +45,8 @@ pub(crate) struct EnsembleConfig {
     /// Data folders are made and removed in here.
     pub(crate) dir: PathBuf,
     pub(crate) short: bool,
+    /// What the names of the operations to measure contain.
+    pub(crate) only: String,
     /// How often all servers are started afresh.
     pub(crate) starts: usize,
     /// How often the matrix is gone through after each start.
@@ -86,7 +91,13 @@ fn compare_all(
         progress(&format!("start {} of {}", start + 1, config.starts));
         run_matrix(config, systems, &mut results, progress)?;
     }
-    let _ = write!(report, "{}\n{}", results.aims(), results.markdown());
+    let _ = write!(
+        report,
+        "{}{}\n{}",
+        results.outages(),
+        results.aims(),
+        results.markdown()
+    );
     Ok(report)
 }
 
@@ -145,21 +156,24 @@ fn run_matrix(
         progress(&format!("{} runs", system.name()));
     }
     for bed in &mut beds {
-        let cells = table::cells(true);
+        let cells = cells(config, true);
         let count = u32::try_from(cells.len()).unwrap_or(u32::MAX);
         for cell in cells {
-            bed.measure(cell, Duration::ZERO, config.first_warmup / count)?;
+            let share = config.first_warmup / count;
+            bed.measure_in_the_end(cell, (Duration::ZERO, share), results, progress)?;
         }
     }
     for _ in 0..config.rounds {
-        for cell in table::cells(config.short) {
+        for cell in cells(config, config.short) {
             for turn in 0..beds.len() {
                 if !wait_until_quiet(&beds)? {
                     progress("the servers did not become quiet; measuring all the same");
                 }
                 let bed = &mut beds[turn];
                 let system = bed.ensemble.system;
-                let Some(sample) = bed.measure(cell, config.warmup, config.span)? else {
+                let times = (config.warmup, config.span);
+                let sample = bed.measure_in_the_end(cell, times, results, progress)?;
+                let Some(sample) = sample else {
                     continue;
                 };
                 progress(&format!(
@@ -182,6 +196,12 @@ fn run_matrix(
     Ok(())
 }
 
+fn cells(config: &EnsembleConfig, short: bool) -> Vec<Cell> {
+    let mut cells = table::cells(short);
+    cells.retain(|cell| cell.name().contains(&config.only));
+    cells
+}
+
 impl Bed {
     fn make(config: &EnsembleConfig, system: System) -> Result<Self, BenchError> {
         let dir = dir_of(&config.dir, system);
@@ -195,6 +215,37 @@ impl Bed {
             }
         };
         Ok(Self { ensemble, data })
+    }
+
+    /// Measures a cell, and once more if the ensemble could not be reached meanwhile; the report
+    /// says how often that was.
+    fn measure_in_the_end(
+        &mut self,
+        cell: Cell,
+        (warmup, span): (Duration, Duration),
+        results: &mut Results,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<Option<Sample>, BenchError> {
+        for _ in 0..REPETITIONS_MAX {
+            match self.measure(cell, warmup, span) {
+                Err(error) if error.is_outage() => {
+                    progress(&format!("{error}; once more"));
+                    results.add_outage(self.ensemble.system);
+                    self.recover()?;
+                }
+                measured => return measured,
+            }
+        }
+        self.measure(cell, warmup, span)
+    }
+
+    /// Waits until all servers serve, and removes what a run left.
+    fn recover(&mut self) -> Result<(), BenchError> {
+        self.ensemble.wait_until_ready()?;
+        match &mut self.data {
+            Data::Tree(tree) => tree.remove_created(),
+            Data::Keys(keys) => keys.remove_created(),
+        }
     }
 
     /// Measures a cell; `None` if there is nothing in this system that it could be done with.
