@@ -173,9 +173,6 @@ fn run_matrix(
                 let system = bed.ensemble.system;
                 let times = (config.warmup, config.span);
                 let sample = bed.measure_in_the_end(cell, times, results, progress)?;
-                let Some(sample) = sample else {
-                    continue;
-                };
                 progress(&format!(
                     "{}, {}: {} {:.0} ops/s",
                     cell.name(),
@@ -225,7 +222,7 @@ impl Bed {
         (warmup, span): (Duration, Duration),
         results: &mut Results,
         progress: &mut dyn FnMut(&str),
-    ) -> Result<Option<Sample>, BenchError> {
+    ) -> Result<Sample, BenchError> {
         for _ in 0..REPETITIONS_MAX {
             match self.measure(cell, warmup, span) {
                 Err(error) if error.is_outage() => {
@@ -248,13 +245,12 @@ impl Bed {
         }
     }
 
-    /// Measures a cell; `None` if there is nothing in this system that it could be done with.
     fn measure(
         &mut self,
         cell: Cell,
         warmup: Duration,
         span: Duration,
-    ) -> Result<Option<Sample>, BenchError> {
+    ) -> Result<Sample, BenchError> {
         self.try_to_measure(cell, warmup, span)
             .map_err(|source| BenchError::Cell {
                 system: self.ensemble.system.name(),
@@ -268,7 +264,7 @@ impl Bed {
         cell: Cell,
         warmup: Duration,
         span: Duration,
-    ) -> Result<Option<Sample>, BenchError> {
+    ) -> Result<Sample, BenchError> {
         let mut servers = self.ensemble.leader_first()?;
         match cell.at {
             At::All => {}
@@ -284,9 +280,7 @@ impl Bed {
                 servers: &servers,
                 pids: &pids,
             };
-            let Some(op) = in_zookeepers_protocol(op) else {
-                return Ok(None);
-            };
+            let op = in_zookeepers_protocol(op);
             let run = RunConfig {
                 op,
                 read_percent: 0,
@@ -300,7 +294,7 @@ impl Bed {
             if op == Op::Create {
                 tree.remove_created()?;
             }
-            return Ok(Some(Sample::of(&measurement)));
+            return Ok(Sample::of(&measurement));
         }
         let cpu_from = process::cpu_of(&pids)?;
         let outcome = match (cell.work, &mut self.data) {
@@ -317,18 +311,17 @@ impl Bed {
         if let (Work::Key(KeyOp::Create), Data::Keys(keys)) = (cell.work, &mut self.data) {
             keys.remove_created()?;
         }
-        Ok(Some(sample_of(&outcome, server_cpu)))
+        Ok(sample_of(&outcome, server_cpu))
     }
 }
 
-/// A read that ZooKeeper's protocol calls linearizable takes two requests, and is not measured.
-fn in_zookeepers_protocol(op: KeyOp) -> Option<Op> {
+fn in_zookeepers_protocol(op: KeyOp) -> Op {
     match op {
-        KeyOp::Create => Some(Op::Create),
-        KeyOp::Set => Some(Op::Set),
-        KeyOp::Get => Some(Op::Get),
-        KeyOp::Exists => Some(Op::Exists),
-        KeyOp::LinearizableGet => None,
+        KeyOp::Create => Op::Create,
+        KeyOp::Set => Op::Set,
+        KeyOp::Get => Op::Get,
+        KeyOp::Exists => Op::Exists,
+        KeyOp::LinearizableGet => Op::SyncedGet,
     }
 }
 

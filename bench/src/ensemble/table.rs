@@ -41,7 +41,7 @@ impl Cell {
             Work::Key(KeyOp::Set) => "set, 1 KiB (etcd: put)",
             Work::Key(KeyOp::Get) => "get, 1 KiB (etcd: serializable range)",
             Work::Key(KeyOp::Exists) => "exists (etcd: serializable range, keys only)",
-            Work::Key(KeyOp::LinearizableGet) => "etcd only: linearizable range, 1 KiB",
+            Work::Key(KeyOp::LinearizableGet) => "sync and get, 1 KiB (etcd: linearizable range)",
             Work::Lock => "lock hand-overs",
         }
     }
