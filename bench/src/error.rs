@@ -81,6 +81,12 @@ pub(crate) enum BenchError {
     },
     #[error("no answer within {seconds} s")]
     NotReady { seconds: u64 },
+    #[error("{server} does not serve ({source}); the end of its output: {output}")]
+    NotServing {
+        server: &'static str,
+        source: Box<BenchError>,
+        output: String,
+    },
     #[error("process {pid} does not show {field}; is it running, and ours to look at?")]
     ProcessUnknown { pid: u32, field: &'static str },
 }
