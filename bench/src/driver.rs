@@ -89,6 +89,14 @@ impl Outcome {
         self.created_until = self.created_until.max(other.created_until);
     }
 
+    /// Not a number if the span was too short for one operation to be begun and ended in it.
+    pub(crate) fn latency_us(&self, quantile: f64) -> f64 {
+        if self.latency.is_empty() {
+            return f64::NAN;
+        }
+        self.latency.value_at_quantile(quantile) as f64 / 1e3
+    }
+
     pub(crate) fn ops_per_second(&self) -> f64 {
         self.ops as f64 / self.elapsed.as_secs_f64().max(f64::MIN_POSITIVE)
     }

@@ -322,7 +322,7 @@ fn compare(args: CompareArgs) -> Result<(), BenchError> {
 
 fn compare_ensemble(args: EnsembleArgs) -> Result<(), BenchError> {
     let (starts, rounds, seconds, warmup, first_warmup) = if args.short {
-        (1, 2, 0.6, 0.2, 10.0)
+        (1, 2, 1.0, 0.3, 10.0)
     } else {
         (2, 3, 2.0, 0.5, 30.0)
     };

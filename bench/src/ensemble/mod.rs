@@ -296,6 +296,11 @@ impl Bed {
             }
             return Ok(Sample::of(&measurement));
         }
+        if let (Work::Key(KeyOp::Get | KeyOp::Exists | KeyOp::LinearizableGet), Data::Keys(keys)) =
+            (cell.work, &self.data)
+        {
+            keys.let_go_of_writes()?;
+        }
         let cpu_from = process::cpu_of(&pids)?;
         let outcome = match (cell.work, &mut self.data) {
             (Work::Key(op), Data::Keys(keys)) => {
@@ -326,12 +331,11 @@ fn in_zookeepers_protocol(op: KeyOp) -> Op {
 }
 
 fn sample_of(outcome: &Outcome, server_cpu: Duration) -> Sample {
-    let latency_us = |quantile| outcome.latency.value_at_quantile(quantile) as f64 / 1e3;
     let us_per = |cpu: Duration, count: u64| cpu.as_secs_f64() * 1e6 / (count.max(1) as f64);
     Sample {
         ops_per_second: outcome.ops_per_second(),
-        p50_us: latency_us(0.5),
-        p99_us: latency_us(0.99),
+        p50_us: outcome.latency_us(0.5),
+        p99_us: outcome.latency_us(0.99),
         server_us_per_op: us_per(server_cpu, outcome.replies),
         generator_us_per_op: us_per(outcome.cpu, outcome.ops),
     }
