@@ -19,8 +19,9 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::{Exit, Failure};
 
-/// What is logged unless told otherwise. The Raft engine narrates every step at its own info level.
-const FILTER_DEFAULT: &str = "info,openraft=warn";
+/// What is logged unless told otherwise. The Raft engine narrates every step at its own info level, and
+/// at its warn level every attempt to reach a server that is down.
+const FILTER_DEFAULT: &str = "info,openraft=error";
 
 const LEVEL: &str = "log-level";
 const FORMAT: &str = "log-format";

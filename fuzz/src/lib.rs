@@ -13,6 +13,7 @@ use quorate_server::storage::memory::MemoryDisk;
 pub const IDENTITY: Identity = Identity {
     cluster: 1,
     server: 2,
+    incarnation: 3,
 };
 
 /// What disks write whole, and the length of a segment's header.

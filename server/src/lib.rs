@@ -9,9 +9,11 @@ pub mod clock;
 pub mod config;
 pub mod consensus;
 pub mod metrics;
+pub mod peer_port;
 pub mod random;
 pub mod replica;
 pub mod session_tracker;
+mod start_up;
 pub mod storage;
 mod timers;
 

@@ -13,13 +13,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use dashmap::DashMap;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use quorate_protocol::handshake::ConnectResponse;
 use quorate_protocol::request::SetWatches2;
 use quorate_protocol::{ErrorCode, Id, OpCode, Perms, Response, SessionId, Xid, Zxid};
 use quorate_state::{
-    Applied, Change, Command, Connection, Event, OpError, Query, Reader, Reply, SessionEvent,
-    SessionGrant, State, StateView, WatchKind, WatchTable, WatcherType, permits,
+    Applied, Change, Command, Connection, Event, OpError, Origin, Query, Reader, Reply,
+    SessionEvent, SessionGrant, State, StateView, WatchKind, WatchTable, WatcherType, permits,
 };
 use tokio::sync::Notify;
 
@@ -83,6 +83,23 @@ pub struct Committed {
     pub command: Option<Command>,
 }
 
+/// What became of the commands that this server's connections have proposed, of one
+/// [`Replica::apply`].
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// They had their turn, and whoever waited has been answered.
+    pub applied: Vec<Origin>,
+    /// They were not the next of their connection, and have changed nothing.
+    pub void: Vec<Origin>,
+}
+
+impl Outcome {
+    fn clear(&mut self) {
+        self.applied.clear();
+        self.void.clear();
+    }
+}
+
 /// The state, the watches of this server's clients, and their outboxes.
 #[derive(Debug)]
 pub struct Replica {
@@ -131,9 +148,38 @@ impl Replica {
         self.state.read().view()
     }
 
-    /// Puts another state in place of this one: a snapshot that was received or loaded.
+    /// Puts another state in place of this one: a snapshot from another server. Connections end, as
+    /// what happened between the two states was not seen here: clients come back, and their watches
+    /// are compared with the new state then.
     pub fn replace(&self, state: State) {
-        *self.state.write() = state;
+        let now_ms = self.clock.monotonic_ms();
+        {
+            let mut current = self.state.write();
+            self.sessions.clear();
+            *current = state;
+            let open = current
+                .sessions()
+                .map(|(id, session)| (id, session.timeout_ms, session.attached_at));
+            self.sessions.restart(open, now_ms);
+        }
+        self.cut_all(Disconnect::StateReplaced);
+        self.applied.notify_waiters();
+    }
+
+    /// Ends all connections without sending anything more.
+    pub fn cut_all(&self, reason: Disconnect) {
+        for outbox in &self.outboxes {
+            outbox.cut(reason);
+        }
+    }
+
+    /// Ends these connections without sending anything more.
+    pub fn cut_those(&self, numbers: &[u64], reason: Disconnect) {
+        for number in numbers {
+            if let Some(outbox) = self.outboxes.get(number) {
+                outbox.cut(reason);
+            }
+        }
     }
 
     /// Looks into the state, for status pages and timers.
@@ -148,18 +194,22 @@ impl Replica {
 
     /// Waits until `zxid` has been applied here, at most for `patience`. Cancel safe.
     pub async fn wait_applied(&self, zxid: Zxid, patience: Duration) -> bool {
-        let reached = async {
-            loop {
-                let woken = self.applied.notified();
-                tokio::pin!(woken);
-                woken.as_mut().enable();
-                if self.last_zxid() >= zxid {
-                    return;
-                }
-                woken.await;
+        tokio::time::timeout(patience, self.reach(zxid))
+            .await
+            .is_ok()
+    }
+
+    /// Waits until `zxid` has been applied here. Cancel safe.
+    pub async fn reach(&self, zxid: Zxid) {
+        loop {
+            let woken = self.applied.notified();
+            tokio::pin!(woken);
+            woken.as_mut().enable();
+            if self.last_zxid() >= zxid {
+                return;
             }
-        };
-        tokio::time::timeout(patience, reached).await.is_ok()
+            woken.await;
+        }
     }
 
     pub fn register(&self, outbox: Arc<Outbox>) {
@@ -170,6 +220,10 @@ impl Replica {
     pub fn unregister(&self, number: u64) {
         self.outboxes.remove(&number);
         self.watches.lock().remove_connection(number);
+    }
+
+    pub fn is_connected(&self, number: u64) -> bool {
+        self.outboxes.contains_key(&number)
     }
 
     /// Every connection, in the order of their numbers.
@@ -196,47 +250,64 @@ impl Replica {
         let state = self.state.read();
         let touches_watches = has_ready || requests.iter().any(|local| local.ask.touches_watches());
         let mut watches = touches_watches.then(|| self.watches.lock());
-        let mut inner = outbox.lock();
-        let now_us = self.clock.monotonic_us();
         let mut tally = Tally::default();
+        let mut turn = Turn {
+            replica: self,
+            state: &state,
+            watches: watches.as_deref_mut(),
+            number: outbox.number(),
+            inner: outbox.lock(),
+            now_us: self.clock.monotonic_us(),
+            tally: &mut tally,
+        };
         while has_ready
-            && inner.has_ready_answer()
-            && let Some(local) = inner.pop_local()
+            && turn.inner.has_ready_answer()
+            && let Some(local) = turn.inner.pop_local()
         {
-            self.give(
-                &state,
-                watches.as_deref_mut(),
-                outbox,
-                &mut inner,
-                local,
-                now_us,
-                &mut tally,
-            );
+            turn.give(local);
         }
         for local in requests.drain(..) {
-            inner.count_received(local.op, local.xid);
-            if inner.owed_count() > 0 || inner.is_congested() {
-                inner.owe(Owed::Local(local));
+            turn.inner.count_received(local.op, local.xid);
+            if turn.inner.owed_count() > 0 || turn.inner.is_congested() {
+                turn.inner.owe(Owed::Local(local));
             } else {
-                self.give(
-                    &state,
-                    watches.as_deref_mut(),
-                    outbox,
-                    &mut inner,
-                    local,
-                    now_us,
-                    &mut tally,
-                );
+                turn.give(local);
             }
         }
-        drop(inner);
+        drop(turn);
         drop(watches);
         drop(state);
         self.metrics.add(&tally);
     }
 
-    /// Applies committed entries in the order of the log.
-    pub fn apply(&self, entries: impl IntoIterator<Item = Committed>) {
+    /// Gives the answer that waited for a confirmed round, and those behind it, when their turn has
+    /// come.
+    pub fn confirm(&self, outbox: &Outbox, ticket: u64) {
+        let mut tally = Tally::default();
+        let state = self.state.read();
+        let mut watches = self.watches.lock();
+        let mut turn = Turn {
+            replica: self,
+            state: &state,
+            watches: Some(&mut watches),
+            number: outbox.number(),
+            inner: outbox.lock(),
+            now_us: self.clock.monotonic_us(),
+            tally: &mut tally,
+        };
+        turn.inner.confirm(ticket);
+        turn.give_what_is_due();
+        outbox.signal(&mut turn.inner);
+        drop(turn);
+        drop(watches);
+        drop(state);
+        self.metrics.add(&tally);
+    }
+
+    /// Applies committed entries in the order of the log, and notes what became of this server's own
+    /// in `outcome`.
+    pub fn apply(&self, entries: impl IntoIterator<Item = Committed>, outcome: &mut Outcome) {
+        outcome.clear();
         let now_us = self.clock.monotonic_us();
         let mut tally = Tally::default();
         let mut commits = 0;
@@ -249,12 +320,19 @@ impl Replica {
                 state.skip(zxid);
                 continue;
             };
-            let origin = command.origin.connection;
+            let origin = command.origin;
             let applied = state.apply(zxid, command);
+            if origin.connection.server == self.server && origin.connection.number != 0 {
+                if matches!(applied.reply, Reply::Void) {
+                    outcome.void.push(origin);
+                    continue;
+                }
+                outcome.applied.push(origin);
+            }
+            let origin = origin.connection;
             self.fire(&mut watches, zxid, &applied.changes);
             self.reply(
-                &state,
-                &mut watches,
+                (&state, &mut watches),
                 zxid,
                 origin,
                 applied,
@@ -292,14 +370,9 @@ impl Replica {
     }
 
     /// Tells the origin, if it is a connection of this server, and those a session event concerns.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one critical section's whole context"
-    )]
     fn reply(
         &self,
-        state: &State,
-        watches: &mut WatchTable,
+        (state, watches): (&State, &mut WatchTable),
         zxid: Zxid,
         origin: Connection,
         applied: Applied,
@@ -319,31 +392,31 @@ impl Replica {
         else {
             return;
         };
-        let mut inner = outbox.lock();
+        let mut turn = Turn {
+            replica: self,
+            state,
+            watches: Some(watches),
+            number: origin.number,
+            inner: outbox.lock(),
+            now_us,
+            tally,
+        };
+        let inner = &mut *turn.inner;
         match (inner.pop_owed(), applied.reply) {
             (Some(Owed::Handshake { read_only }), Reply::Session(grant)) => {
-                greet(&mut inner, grant.as_ref(), read_only);
+                greet(inner, grant.as_ref(), read_only);
             }
             (Some(Owed::Write { xid, op, since_us }), Reply::Write(result)) => {
-                let bytes = reply_write(&mut inner, xid, op, zxid, &result);
-                tally.on_update(inner.count_answered(since_us, now_us), bytes);
+                let bytes = reply_write(inner, xid, op, zxid, &result);
+                let latency_us = inner.count_answered(since_us, now_us);
+                turn.tally.on_update(latency_us, bytes);
             }
             // Answers come in the order of proposals, so this is a connection whose session was
             // taken away in between; it must not hear an answer meant for another request.
             _ => inner.end_with(End::AtOnce(Disconnect::SessionMoved)),
         }
-        while let Some(local) = inner.pop_local_or_park() {
-            self.give(
-                state,
-                Some(watches),
-                &outbox,
-                &mut inner,
-                local,
-                now_us,
-                tally,
-            );
-        }
-        outbox.signal(&mut inner);
+        turn.give_what_is_due();
+        outbox.signal(&mut turn.inner);
     }
 
     fn on_session_event(&self, event: SessionEvent, origin: Connection) {
@@ -380,29 +453,52 @@ impl Replica {
         }
     }
 
+    /// Whether an event that stands for changes nobody watched may be sent: the znode is gone, or
+    /// its ACL allows a read.
+    fn may_hear(&self, state: &State, path: &str, identities: &[Id]) -> bool {
+        self.skip_acl
+            || state
+                .node_acl(path)
+                .is_none_or(|acl| permits(&acl, Perms::READ, identities))
+    }
+
+    /// The session a connection serves, once its handshake is done.
+    pub fn session_of(&self, outbox: &Outbox) -> Option<SessionId> {
+        outbox.lock().session().map(|session| session.id)
+    }
+}
+
+/// One connection's turn: what its answers are made from, all of it locked.
+struct Turn<'a> {
+    replica: &'a Replica,
+    state: &'a State,
+    /// `None` where no answer touches them.
+    watches: Option<&'a mut WatchTable>,
+    number: u64,
+    inner: MutexGuard<'a, Inner>,
+    now_us: u64,
+    tally: &'a mut Tally,
+}
+
+impl Turn<'_> {
+    /// Gives the answers behind the one that was just given, up to one that has to wait.
+    fn give_what_is_due(&mut self) {
+        while let Some(local) = self.inner.pop_local_or_park() {
+            self.give(local);
+        }
+    }
+
     /// Gives one answer whose turn has come.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one critical section's whole context"
-    )]
-    fn give(
-        &self,
-        state: &State,
-        watches: Option<&mut WatchTable>,
-        outbox: &Outbox,
-        inner: &mut Inner,
-        local: Local,
-        now_us: u64,
-        tally: &mut Tally,
-    ) {
+    fn give(&mut self, local: Local) {
+        let inner = &mut *self.inner;
         if local.ask.touches_watches()
-            && let Some(watches) = &watches
-            && watches.count_of(outbox.number()) >= WATCHES_PER_CONNECTION_MAX
+            && let Some(watches) = &self.watches
+            && watches.count_of(self.number) >= WATCHES_PER_CONNECTION_MAX
         {
             inner.end_with(End::AtOnce(Disconnect::TooManyWatches));
             return;
         }
-        let zxid = state.last_zxid();
+        let zxid = self.state.last_zxid();
         let xid = match local.op {
             Some(OpCode::Ping) => Xid::PING,
             _ => local.xid,
@@ -433,31 +529,25 @@ impl Replica {
                 let reader = Reader {
                     identities: &local.identities,
                     session: session.id,
-                    skip_acl: self.skip_acl,
+                    skip_acl: self.replica.skip_acl,
                 };
-                let result = state.read(&query, &reader);
-                if watch && let Some(watches) = watches {
-                    leave_watch(watches, outbox.number(), &query, result.as_ref().err());
+                let result = self.state.read(&query, &reader);
+                if watch && let Some(watches) = &mut self.watches {
+                    leave_watch(watches, self.number, &query, result.as_ref().err());
                 }
                 inner.push_reply(xid, zxid, result.as_ref().map_err(|error| error.code()))
             }
-            ask => {
-                let Some(watches) = watches else { return };
-                self.change_watches(state, watches, outbox.number(), inner, xid, ask)
-            }
+            ask => self.change_watches(xid, ask),
         };
-        tally.on_read(inner.count_answered(local.since_us, now_us), bytes);
+        let latency_us = self.inner.count_answered(local.since_us, self.now_us);
+        self.tally.on_read(latency_us, bytes);
     }
 
-    fn change_watches(
-        &self,
-        state: &State,
-        watches: &mut WatchTable,
-        number: u64,
-        inner: &mut Inner,
-        xid: Xid,
-        ask: Ask,
-    ) -> usize {
+    fn change_watches(&mut self, xid: Xid, ask: Ask) -> usize {
+        let Some(watches) = &mut self.watches else {
+            return 0;
+        };
+        let (state, number, inner) = (self.state, self.number, &mut *self.inner);
         let zxid = state.last_zxid();
         let found = |found: bool| match found {
             true => Ok(&Response::Empty),
@@ -482,7 +572,7 @@ impl Replica {
                     &request,
                     |path: &str| state.stat(path),
                     &mut |kind, path: &str| {
-                        if self.may_hear(state, path, &identities) {
+                        if self.replica.may_hear(state, path, &identities) {
                             inner.push_event(Zxid::NONE, kind, path);
                         }
                     },
@@ -491,20 +581,6 @@ impl Replica {
             }
             Ask::Read { .. } | Ask::Known(_) | Ask::Refused(_) | Ask::RefusedFinally(..) => 0,
         }
-    }
-
-    /// Whether an event that stands for changes nobody watched may be sent: the znode is gone, or
-    /// its ACL allows a read.
-    fn may_hear(&self, state: &State, path: &str, identities: &[Id]) -> bool {
-        self.skip_acl
-            || state
-                .node_acl(path)
-                .is_none_or(|acl| permits(&acl, Perms::READ, identities))
-    }
-
-    /// The session a connection serves, once its handshake is done.
-    pub fn session_of(&self, outbox: &Outbox) -> Option<SessionId> {
-        outbox.lock().session().map(|session| session.id)
     }
 }
 

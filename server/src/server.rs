@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::client_port::listener::ClientPort;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::consensus::types::PeerNode;
+use crate::consensus::formation::{FormationError, Plan, draw_incarnation};
 use crate::consensus::{
     Admission, Consensus, ConsensusError, Incarnation, Parts, log_store::LogStore, snapshot_io,
 };
@@ -22,8 +22,9 @@ use crate::metrics::Metrics;
 use crate::random::{Randomness, SystemRandomness};
 use crate::replica::Replica;
 use crate::session_tracker::SessionTracker;
+use crate::start_up::{self, PeerSide};
 use crate::storage::log::{Log, LogOptions};
-use crate::storage::{DataDir, Identity, StorageError};
+use crate::storage::{DataDir, StorageError};
 use crate::timers;
 
 /// Why a server does not start. Nothing on disk was changed by the attempt, but for what a first
@@ -35,8 +36,15 @@ pub enum StartError {
         address: SocketAddr,
         source: io::Error,
     },
+    #[error(
+        "cannot listen on {address} for the other servers ({source}): stop what uses it, or set \
+         another port in the server.N line"
+    )]
+    BindPeers { address: String, source: io::Error },
     #[error(transparent)]
     Storage(#[from] StorageError),
+    #[error(transparent)]
+    Formation(#[from] FormationError),
     #[error(transparent)]
     Consensus(ConsensusError),
 }
@@ -45,6 +53,7 @@ impl From<ConsensusError> for StartError {
     fn from(error: ConsensusError) -> Self {
         match error {
             ConsensusError::Storage(error) => Self::Storage(error),
+            ConsensusError::Formation(error) => Self::Formation(error),
             error @ ConsensusError::Engine(_) => Self::Consensus(error),
         }
     }
@@ -58,6 +67,7 @@ pub struct Server {
     /// Stops the tasks below.
     stop: CancellationToken,
     client_port: JoinHandle<()>,
+    peer_side: PeerSide,
     timers: TaskTracker,
     storage_failed: watch::Receiver<Option<StorageError>>,
     /// Holds the lock on the folders until everything else has ended.
@@ -86,6 +96,8 @@ impl Server {
             source,
         })?;
 
+        let peer_listener = start_up::bind_peer_port(&config).await?;
+
         let server_id = u64::from(config.server_id);
         let mut data_dir = DataDir::open(&config.data_dir, &config.log_dir)?;
         data_dir.check_server(server_id)?;
@@ -93,12 +105,22 @@ impl Server {
             segment_bytes: config.log_segment_bytes,
             ..LogOptions::default()
         };
+        let run = u32::from_le_bytes(random(&*randomness));
+        let peer_side = PeerSide::new(&config, run, data_dir.identity(), peer_listener);
+        let incarnation = draw_incarnation(&*clock, &*randomness);
+        let mut plan = None;
         if data_dir.identity().is_none() {
-            let identity = Identity {
-                cluster: u64::from_le_bytes(random(&*randomness)),
-                server: server_id,
+            let (identity, decided) = if peer_side.is_ensemble() {
+                peer_side.decide(&config, None, incarnation).await?
+            } else {
+                let cluster = u64::from_le_bytes(random(&*randomness));
+                (
+                    peer_side.identity_alone(cluster, incarnation),
+                    PeerSide::plan_alone(&config),
+                )
             };
             data_dir.initialize(identity, &options)?;
+            plan = Some(decided);
         }
         let (failed, storage_failed) = watch::channel(None);
         let snapshots = data_dir.open_snapshots()?;
@@ -111,6 +133,18 @@ impl Server {
             |purged| snapshot_io::load_newest(&snapshots, purged),
         )?;
         let log = Arc::new(log);
+        let identity = data_dir.known_identity()?;
+        let plan = match plan {
+            Some(plan) => plan,
+            None if !peer_side.is_ensemble() => PeerSide::plan_alone(&config),
+            // It was stopped before it took part in anything.
+            None if log.state().last.is_none() && log.state().vote.is_none() => {
+                let found = Some(identity);
+                peer_side.decide(&config, found, incarnation).await?.1
+            }
+            None => Plan::Resume,
+        };
+        peer_side.set_identity(identity);
 
         let metrics = Arc::new(Metrics::new());
         let sessions = Arc::new(SessionTracker::new(config.tick_ms.into()));
@@ -129,11 +163,11 @@ impl Server {
         ));
         let consensus = Consensus::start(Parts {
             server: server_id,
-            incarnation: Incarnation::new(server_id, u32::from_le_bytes(random(&*randomness))),
-            node: PeerNode {
-                peer_address: String::new(),
-                client_address: address.to_string(),
-            },
+            incarnation: Incarnation::new(server_id, run),
+            cluster: identity.cluster,
+            plan,
+            listed: peer_side.listed.clone(),
+            peers: peer_side.peers.clone(),
             rules: Rules {
                 skip_acl: config.skip_acl,
                 enforce_quota: config.enforce_quota,
@@ -147,15 +181,20 @@ impl Server {
             last_applied: loaded.last_applied,
             membership: loaded.membership,
             replica: Arc::clone(&replica),
+            sessions: Arc::clone(&sessions),
             admission: Arc::clone(&admission),
             metrics: Arc::clone(&metrics),
             clock: Arc::clone(&clock),
             snapshot_entries: config.snapshot_entries,
             snapshot_log_bytes: config.snapshot_log_bytes.unwrap_or(u64::MAX),
             snapshots_kept: config.snapshots_kept.map(|kept| u32::from(kept) as usize),
+            touch_interval: Duration::from_millis(u64::from(config.tick_ms).div_ceil(4)),
+            isolation_limit: Duration::from_millis(
+                u64::from(config.tick_ms) * u64::from(config.sync_limit_ticks),
+            ),
         })
         .await?;
-        let consensus = Arc::new(consensus);
+        peer_side.open(&consensus);
         replica.inspect(|state| {
             let open = state
                 .sessions()
@@ -165,6 +204,12 @@ impl Server {
 
         let stop = CancellationToken::new();
         let timers = TaskTracker::new();
+        timers.spawn(timers::leave_when_isolated(
+            Arc::clone(&replica),
+            Arc::clone(&consensus),
+            Duration::from_millis(config.tick_ms.into()),
+            stop.clone(),
+        ));
         timers.spawn(timers::expire_sessions(
             Arc::clone(&sessions),
             Arc::clone(&consensus),
@@ -189,6 +234,8 @@ impl Server {
             clock,
             randomness,
         ));
+        // At once, also where the others are yet to be found: four-letter words are answered, and
+        // clients are sent elsewhere.
         let client_port = tokio::spawn(port.serve(listener, stop.clone()));
         Ok(Self {
             address,
@@ -196,6 +243,7 @@ impl Server {
             log,
             stop,
             client_port,
+            peer_side,
             timers,
             storage_failed,
             _data_dir: data_dir,
@@ -205,6 +253,12 @@ impl Server {
     /// Where clients connect.
     pub fn client_address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Resolves when clients are served: a server of several has to find the others first. Cancel
+    /// safe.
+    pub async fn ready(&self) {
+        self.consensus.settled().await;
     }
 
     /// Resolves when the server cannot go on: its storage has failed. Nothing was acknowledged that
@@ -231,6 +285,7 @@ impl Server {
         if self.client_port.await.is_err() {
             tracing::warn!("the client port did not end by itself");
         }
+        self.peer_side.close().await;
         self.consensus.shutdown().await;
         let log = self.log;
         tokio::task::spawn_blocking(move || log.close())

@@ -75,6 +75,33 @@ impl SessionTracker {
         }
     }
 
+    /// Takes note that these sessions showed life, on whatever server their clients are.
+    pub fn touch(&self, sessions: &[SessionId], now_ms: u64) {
+        for session in sessions {
+            if let Some(timer) = self.timers.get(session) {
+                timer.pulse.touch(now_ms);
+            }
+        }
+    }
+
+    /// The sessions that showed life at `since_ms` or later.
+    pub fn touched_since(&self, since_ms: u64) -> Vec<SessionId> {
+        self.timers
+            .iter()
+            .filter(|timer| timer.pulse.last_ms() >= since_ms)
+            .map(|timer| *timer.key())
+            .collect()
+    }
+
+    /// Forgets all sessions.
+    pub fn clear(&self) {
+        let mut queue = self.queue.lock();
+        for timer in &self.timers {
+            queue.remove(*timer.key());
+        }
+        self.timers.clear();
+    }
+
     /// Follows what an applied command did to a session.
     pub fn on_event(&self, event: &SessionEvent, now_ms: u64) {
         match *event {
@@ -220,6 +247,19 @@ mod tests {
         assert_eq!(tracker.overdue(2599), []);
         let overdue = tracker.overdue(2600 + TICK_MS);
         assert_eq!(overdue[0].attached_at, Zxid(8));
+    }
+
+    #[test]
+    fn a_touch_by_way_of_another_server_counts_as_well() {
+        let tracker = SessionTracker::new(TICK_MS);
+        for session in [1, 2] {
+            tracker.on_event(&attached(id(session), 1000, 7), 0);
+        }
+        assert_eq!(tracker.touched_since(1), []);
+        tracker.touch(&[id(1), id(99)], 900);
+        assert_eq!(tracker.touched_since(900), [id(1)]);
+        let overdue: Vec<_> = tracker.overdue(1800).iter().map(|o| o.session).collect();
+        assert_eq!(overdue, [id(2)]);
     }
 
     #[test]

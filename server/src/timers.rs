@@ -8,9 +8,11 @@ use std::time::Duration;
 use quorate_state::Action;
 use tokio_util::sync::CancellationToken;
 
+use crate::client_port::Disconnect;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::consensus::{Consensus, Role};
+use crate::consensus::Consensus;
+use crate::consensus::pump::Leadership;
 use crate::replica::Replica;
 use crate::session_tracker::SessionTracker;
 
@@ -27,6 +29,7 @@ pub(crate) async fn expire_sessions(
     stop: CancellationToken,
 ) {
     let tick_ms = u64::try_from(tick.as_millis()).unwrap_or(u64::MAX);
+    let mut led = None;
     let mut looked_ms = clock.monotonic_ms();
     loop {
         // Deadlines are multiples of a tick and none is nearer than the shortest timeout, so looking
@@ -45,7 +48,16 @@ pub(crate) async fn expire_sessions(
             );
             sessions.pardon(now_ms);
         }
-        if consensus.role() != Role::Leader || !consensus.has_space() {
+        let Leadership::Mine { term } = consensus.leadership() else {
+            led = None;
+            continue;
+        };
+        if led != Some(term) {
+            // What sessions told the leader before, this server does not know.
+            sessions.pardon(now_ms);
+            led = Some(term);
+        }
+        if !consensus.has_space() {
             continue;
         }
         for overdue in sessions.overdue(now_ms) {
@@ -54,7 +66,7 @@ pub(crate) async fn expire_sessions(
                 session: overdue.session,
                 attached_at: overdue.attached_at,
             };
-            if consensus.propose_own(action).await.is_err() {
+            if consensus.propose_own(term, action).await.is_err() {
                 return;
             }
         }
@@ -78,7 +90,10 @@ pub(crate) async fn reap(
             () = tokio::time::sleep(interval) => {}
             () = stop.cancelled() => return,
         }
-        if consensus.role() != Role::Leader || !consensus.has_space() {
+        let Leadership::Mine { term } = consensus.leadership() else {
+            continue;
+        };
+        if !consensus.has_space() {
             continue;
         }
         let max = per_pass(&config);
@@ -89,9 +104,42 @@ pub(crate) async fn reap(
                 paths: paths.to_vec(),
                 never_used_ms,
             };
-            if consensus.propose_own(action).await.is_err() {
+            if consensus.propose_own(term, action).await.is_err() {
                 return;
             }
+        }
+    }
+}
+
+/// Ends client connections when this server has heard of no majority for too long, until `stop`: what
+/// it would answer may be out of date by any measure. Clients go elsewhere; with their sessions, if
+/// they still live.
+pub(crate) async fn leave_when_isolated(
+    replica: Arc<Replica>,
+    consensus: Arc<Consensus>,
+    tick: Duration,
+    stop: CancellationToken,
+) {
+    let mut was_isolated = false;
+    // Until then no client gets in.
+    tokio::select! {
+        () = consensus.settled() => {}
+        () = stop.cancelled() => return,
+    }
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(tick / 2) => {}
+            () = stop.cancelled() => return,
+        }
+        let is_isolated = !consensus.may_serve();
+        if is_isolated && !was_isolated {
+            tracing::warn!("no majority was heard for too long; clients are turned away");
+        } else if was_isolated && !is_isolated {
+            tracing::info!("a majority is heard again; clients are served");
+        }
+        was_isolated = is_isolated;
+        if is_isolated {
+            replica.cut_all(Disconnect::NoQuorum);
         }
     }
 }

@@ -27,6 +27,9 @@ pub enum Reply {
     Write(Result<Response<'static>, OpError>),
     /// The leader's own commands have nobody to tell.
     Nobody,
+    /// The command was not the next of its connection, and so it has not been looked at: it is as if
+    /// it were not in the log.
+    Void,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

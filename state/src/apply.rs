@@ -12,7 +12,7 @@ use quorate_protocol::{Id, Password, Response, SessionId, Zxid, request};
 use crate::applied::{Applied, Change, Reply, SessionEvent, SessionGrant};
 use crate::command::{Action, Command, Origin, Rules, Write};
 use crate::error::OpError;
-use crate::sessions::Session;
+use crate::sessions::{Inadmissible, Session};
 use crate::state::State;
 use crate::tree::{Author, Plan, check_flags};
 
@@ -53,6 +53,14 @@ impl State {
                 paths,
                 never_used_ms,
             } => self.reap(zxid, time_ms, &paths, never_used_ms),
+            Action::Marker { .. } => told(Reply::Nobody),
+            Action::Admit {
+                server,
+                incarnation,
+            } => {
+                self.incarnations.insert(server, incarnation);
+                told(Reply::Nobody)
+            }
         }
     }
 
@@ -84,6 +92,9 @@ impl State {
         let Some(before) = known.filter(|session| session.password().matches(password)) else {
             return told(Reply::Session(None));
         };
+        if before.connection() == origin.connection {
+            return told(Reply::Void);
+        }
         self.grant(
             Session::new(id, before.password(), timeout_ms, origin, zxid),
             Some(before),
@@ -113,8 +124,10 @@ impl State {
     }
 
     fn close_session(&mut self, zxid: Zxid, origin: Origin, id: SessionId) -> Applied {
-        if let Err(error) = self.sessions.admit(id, origin) {
-            return told(Reply::Write(Err(error)));
+        match self.sessions.admit(id, origin) {
+            Ok(()) => {}
+            Err(Inadmissible::OutOfOrder) => return told(Reply::Void),
+            Err(Inadmissible::Refused(error)) => return told(Reply::Write(Err(error))),
         }
         self.end_session(zxid, id, false, Reply::Write(Ok(Response::Empty)))
     }
@@ -165,10 +178,14 @@ impl State {
         identities: &[Id],
         write: Write,
     ) -> Applied {
-        let admitted = self.sessions.admit(session, origin);
-        if let Err(error @ OpError::SessionMoved) = admitted {
-            return told(Reply::Write(Err(error)));
-        }
+        let admitted = match self.sessions.admit(session, origin) {
+            Ok(()) => Ok(()),
+            Err(Inadmissible::OutOfOrder) => return told(Reply::Void),
+            Err(Inadmissible::Refused(error @ OpError::SessionMoved)) => {
+                return told(Reply::Write(Err(error)));
+            }
+            Err(Inadmissible::Refused(error)) => Err(error),
+        };
         let author = Author {
             zxid,
             time_ms,

@@ -1,7 +1,8 @@
 //! What one log entry says.
 //!
 //! A [`Command`] carries everything that decides its effect, the time included, so that replicas
-//! which apply it alike become alike. It is stored as one version byte and MessagePack.
+//! which apply it alike become alike. It is stored as one version byte, the time in eight bytes, and
+//! MessagePack: the leader sets the time of a command that another server has encoded.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,12 +15,14 @@ use serde::{Deserialize, Serialize};
 
 /// The version in front of every stored command.
 const VERSION: u8 = 1;
+/// The time follows the version, little-endian.
+const TIME: std::ops::Range<usize> = 1..9;
 
 /// About what a command takes beside the client's data, with one or two identities.
 const OVERHEAD_BYTES: usize = 160;
 
 /// One request, or one decision of the leader, in the order of the log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
     /// The leader's wall clock in milliseconds since 1970. It may go backwards between commands.
     pub time_ms: i64,
@@ -95,6 +98,11 @@ pub enum Action {
         /// `znode.container.maxNeverUsedIntervalMs`; 0 spares containers that never had a child.
         never_used_ms: i64,
     },
+    /// Changes nothing. The origin's server is told when it is applied: what that server proposed
+    /// before it, and has not been applied, never will be.
+    Marker { run: u32, epoch: u64 },
+    /// The leader has met this server for the first time, with this incarnation of its data.
+    Admit { server: u64, incarnation: u64 },
 }
 
 /// A session password as a client sent it: any bytes. `Debug` does not show them.
@@ -133,6 +141,8 @@ pub enum Write {
 pub enum CommandError {
     #[error("the entry is empty")]
     Empty,
+    #[error("the entry ends before its time does")]
+    Short,
     #[error("the entry has format version {0}, this program knows {VERSION}: run a newer one")]
     Version(u8),
     #[error("the entry does not decode: {0}")]
@@ -151,8 +161,21 @@ impl Command {
     pub fn encode(&self, payload_bytes: usize) -> Result<Bytes, CommandError> {
         let mut out = BytesMut::with_capacity(OVERHEAD_BYTES + payload_bytes).writer();
         out.get_mut().put_u8(VERSION);
-        self.serialize(&mut rmp_serde::Serializer::new(&mut out))?;
+        out.get_mut().put_i64_le(self.time_ms);
+        (&self.origin, &self.rules, &self.action)
+            .serialize(&mut rmp_serde::Serializer::new(&mut out))?;
         Ok(out.into_inner().freeze())
+    }
+
+    /// Sets the time of a stored command.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError`]: these bytes are no command of this version.
+    pub fn set_time(stored: &mut [u8], time_ms: i64) -> Result<(), CommandError> {
+        split(stored)?;
+        stored[TIME].copy_from_slice(&time_ms.to_le_bytes());
+        Ok(())
     }
 
     /// Reads the stored form.
@@ -161,10 +184,25 @@ impl Command {
     ///
     /// [`CommandError`]: the entry comes from another version, or is damaged.
     pub fn decode(stored: &[u8]) -> Result<Self, CommandError> {
-        match stored.split_first() {
-            None => Err(CommandError::Empty),
-            Some((&VERSION, body)) => Ok(rmp_serde::from_slice(body)?),
-            Some((&version, _)) => Err(CommandError::Version(version)),
+        let (time_ms, body) = split(stored)?;
+        let (origin, rules, action) = rmp_serde::from_slice(body)?;
+        Ok(Self {
+            time_ms,
+            origin,
+            rules,
+            action,
+        })
+    }
+}
+
+/// The time and what follows it.
+fn split(stored: &[u8]) -> Result<(i64, &[u8]), CommandError> {
+    match stored.split_first() {
+        None => Err(CommandError::Empty),
+        Some((&VERSION, rest)) => {
+            let (time, body) = rest.split_first_chunk().ok_or(CommandError::Short)?;
+            Ok((i64::from_le_bytes(*time), body))
         }
+        Some((&version, _)) => Err(CommandError::Version(version)),
     }
 }

@@ -13,6 +13,7 @@ pub(crate) enum Fact {
     Session = 3,
     Quota = 4,
     Acl = 5,
+    Incarnation = 6,
 }
 
 /// Odd numbers without a pattern: the fractional parts of the square roots of 2, 3 and 5.

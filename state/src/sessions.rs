@@ -1,8 +1,9 @@
 //! The replicated session table: which sessions there are, and which connection each belongs to.
 //!
 //! A session follows its newest connection. Commands that an older one proposed are refused wherever
-//! they stand in the log, and so is what comes after a gap in a connection's proposals: a client's
-//! writes take effect in the order sent, or not at all.
+//! they stand in the log. Of the newest one's, only the next in order counts: one that comes again,
+//! or after a gap, is void, and the server that proposed it may propose it in its turn. So a client's
+//! writes take effect in the order sent, and each once.
 
 use hashbrown::HashTable;
 use quorate_protocol::{Password, SessionId, Zxid};
@@ -23,6 +24,15 @@ pub struct Session {
     /// The command that attached it to its connection.
     pub attached_at: Zxid,
     next_sequence: u64,
+}
+
+/// Why a command of a session has no effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Inadmissible {
+    /// It has come before, or one before it is missing. Nobody is told.
+    OutOfOrder,
+    /// The connection is told.
+    Refused(OpError),
 }
 
 /// All sessions. A view is a clone of `slots`.
@@ -156,11 +166,18 @@ impl Sessions {
     }
 
     /// Accepts the next command of a session's connection, whatever will become of it.
-    pub(crate) fn admit(&mut self, id: SessionId, origin: Origin) -> Result<(), OpError> {
-        let index = self.find(id).ok_or(OpError::SessionExpired)?;
-        let mut session = self.slots.get(index).ok_or(OpError::SessionExpired)?;
-        if (session.connection, session.next_sequence) != (origin.connection, origin.sequence) {
-            return Err(OpError::SessionMoved);
+    pub(crate) fn admit(&mut self, id: SessionId, origin: Origin) -> Result<(), Inadmissible> {
+        let found = self
+            .find(id)
+            .and_then(|index| Some((index, (*self.slots.get(index))?)));
+        let Some((index, mut session)) = found else {
+            return Err(Inadmissible::Refused(OpError::SessionExpired));
+        };
+        if session.connection != origin.connection {
+            return Err(Inadmissible::Refused(OpError::SessionMoved));
+        }
+        if session.next_sequence != origin.sequence {
+            return Err(Inadmissible::OutOfOrder);
         }
         let before = session.fingerprint();
         session.next_sequence = session.next_sequence.wrapping_add(1);

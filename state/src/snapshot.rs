@@ -8,6 +8,7 @@
 //! Nothing is gathered in memory on the way, in either direction.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::io::{BufReader, BufWriter, Read, Write};
 
 use bytes::Bytes;
@@ -44,6 +45,7 @@ pub struct StateView {
     nodes: Nodes,
     sessions: Pages<Option<Session>>,
     quotas: Quotas,
+    incarnations: BTreeMap<u64, u64>,
 }
 
 /// Why a snapshot could not be written or read.
@@ -70,6 +72,7 @@ struct Header {
     sessions: u64,
     znodes: u64,
     quotas: u64,
+    incarnations: BTreeMap<u64, u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -160,6 +163,7 @@ impl StateView {
             nodes: state.tree.nodes().clone(),
             sessions: state.sessions.slots().clone(),
             quotas: state.tree.quotas().clone(),
+            incarnations: state.incarnations.clone(),
         }
     }
 
@@ -188,6 +192,7 @@ impl StateView {
             // The root counts twice, and is here once.
             znodes: self.znodes - 1,
             quotas: self.quotas.iter().len() as u64,
+            incarnations: self.incarnations.clone(),
         };
         rmp_serde::encode::write(&mut out, &header)?;
         for session in sessions {
@@ -264,6 +269,7 @@ impl State {
             last_zxid: header.last_zxid,
             tree,
             sessions,
+            incarnations: header.incarnations,
         };
         if state.digest() != header.digest {
             return Err(SnapshotError::Digest {

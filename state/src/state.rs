@@ -1,9 +1,11 @@
 //! What every replica has: the tree, the sessions, and the last command they went through.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use quorate_protocol::{Acl, SessionId, Stat, Zxid};
 
+use crate::digest::{Fact, Fingerprint};
 use crate::sessions::{Session, Sessions};
 use crate::snapshot::StateView;
 use crate::tree::DataTree;
@@ -14,6 +16,8 @@ pub struct State {
     pub(crate) last_zxid: Zxid,
     pub(crate) tree: DataTree,
     pub(crate) sessions: Sessions,
+    /// The servers that have been admitted, and with which incarnation of their data.
+    pub(crate) incarnations: BTreeMap<u64, u64>,
 }
 
 impl Default for State {
@@ -29,6 +33,7 @@ impl State {
             last_zxid: Zxid::ZERO,
             tree: DataTree::new(),
             sessions: Sessions::new(),
+            incarnations: BTreeMap::new(),
         }
     }
 
@@ -52,6 +57,12 @@ impl State {
     pub fn stat(&self, path: &str) -> Option<Stat> {
         let found = self.tree.find(path)?;
         Some(self.tree.nodes().stat(found.id))
+    }
+
+    /// The incarnation of a server's data, if that server was ever admitted. One that comes with
+    /// another has lost what it had acknowledged.
+    pub fn incarnation_of(&self, server: u64) -> Option<u64> {
+        self.incarnations.get(&server).copied()
     }
 
     pub fn session(&self, id: SessionId) -> Option<&Session> {
@@ -79,13 +90,15 @@ impl State {
         self.tree.reapable(now_ms, never_used_ms, max)
     }
 
-    /// The sum of the hashes of all facts that replicas share: znodes, counters, sessions, quotas.
+    /// The sum of the hashes of all facts that replicas share: znodes, counters, sessions, quotas,
+    /// incarnations.
     /// The last zxid is not one of them. Kept up to date by every apply.
     pub fn digest(&self) -> u64 {
         self.tree
             .totals()
             .digest
             .wrapping_add(self.sessions.digest())
+            .wrapping_add(digest_of_incarnations(&self.incarnations))
     }
 
     /// As ZooKeeper counts, with the root twice: 5 at birth.
@@ -117,4 +130,16 @@ impl State {
     pub fn view(&self) -> StateView {
         StateView::new(self)
     }
+}
+
+/// A handful at most: computed anew each time.
+pub(crate) fn digest_of_incarnations(incarnations: &BTreeMap<u64, u64>) -> u64 {
+    incarnations
+        .iter()
+        .map(|(server, incarnation)| {
+            Fingerprint::of(Fact::Incarnation, *server)
+                .word(*incarnation)
+                .finish()
+        })
+        .fold(0, u64::wrapping_add)
 }

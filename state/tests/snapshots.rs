@@ -64,6 +64,11 @@ fn rich_state() -> State {
         };
         apply(&mut state, connection.into(), 0, action);
     }
+    let admit = Action::Admit {
+        server: 1,
+        incarnation: u64::MAX,
+    };
+    apply(&mut state, 0, 0, admit);
     let text = |text: &str| Some(text.as_bytes().to_vec());
     let limits = text("count=10,bytes=-1=;byteHardLimit=-1;countHardLimit=-1");
     let ttl = create("/p/t", None, 5, "world");
@@ -210,7 +215,7 @@ fn a_view_can_be_written_elsewhere_and_does_not_change() {
         },
     );
     assert!(bytes_of(&view) == then);
-    assert_eq!(view.last_zxid(), Zxid(13));
+    assert_eq!(view.last_zxid(), Zxid(14));
     assert_ne!(view.digest(), state.digest());
 }
 

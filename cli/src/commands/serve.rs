@@ -289,7 +289,15 @@ async fn serve(config: Config) -> Result<Exit, Failure> {
         }
     };
     let mut server = started.map_err(refuse_to_start)?;
-    tracing::info!(address = %server.client_address(), "serving clients");
+    tokio::select! {
+        () = server.ready() => {
+            tracing::info!(address = %server.client_address(), "serving clients");
+        }
+        signal = stop.next() => {
+            tracing::info!(signal, "stopped while waiting for the ensemble");
+            return end(server, &mut stop).await;
+        }
+    }
     let failure = tokio::select! {
         failure = server.failed() => Some(failure),
         signal = stop.next() => {
@@ -301,6 +309,11 @@ async fn serve(config: Config) -> Result<Exit, Failure> {
         // Whatever can be closed in order is in doubt now; what was acknowledged is on disk.
         return Err(Failure::new(Exit::Storage, failure));
     }
+    end(server, &mut stop).await
+}
+
+/// Stops in order, or at once on another signal.
+async fn end(server: Server, stop: &mut Signals) -> Result<Exit, Failure> {
     tokio::select! {
         closed = server.shutdown() => {
             closed.map_err(|error| Failure::new(Exit::Storage, error))?;
@@ -313,8 +326,8 @@ async fn serve(config: Config) -> Result<Exit, Failure> {
 
 fn refuse_to_start(error: StartError) -> Failure {
     let exit = match &error {
-        StartError::Bind { .. } => Exit::Bind,
-        StartError::Storage(_) => Exit::DataDirectory,
+        StartError::Bind { .. } | StartError::BindPeers { .. } => Exit::Bind,
+        StartError::Storage(_) | StartError::Formation(_) => Exit::DataDirectory,
         StartError::Consensus(_) => Exit::Storage,
     };
     Failure::new(exit, error)

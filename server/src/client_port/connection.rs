@@ -26,6 +26,7 @@ use super::dispatch::{Route, route};
 use super::listener::ClientPort;
 use super::outbox::{End, Local, Outbox, Owed};
 use crate::admin::four_letter;
+use crate::consensus::rounds::Waiter;
 use crate::replica::Ask;
 use crate::session_tracker::Pulse;
 
@@ -70,8 +71,8 @@ pub struct Connection {
     locals: Vec<Local>,
     /// How many commands this connection has proposed.
     sequence: u64,
-    /// A command that waits for room in the log's queue.
-    held: Option<Bytes>,
+    /// A command that waits for room in the log's queue, with its number.
+    held: Option<(u64, Bytes)>,
     pulse: Option<Arc<Pulse>>,
     end: Option<End>,
 }
@@ -125,7 +126,7 @@ impl Connection {
             tokio::pin!(room);
             if self.held.is_some() {
                 room.as_mut().enable();
-                if self.propose_held().await {
+                if self.propose_held() {
                     continue;
                 }
             }
@@ -245,7 +246,7 @@ impl Connection {
                     self.pulse = self.port.sessions.pulse(session);
                     self.phase = Phase::Open(session);
                 }
-                Phase::Open(session) => return self.process_requests(session).await,
+                Phase::Open(session) => return self.process_requests(session),
                 Phase::Closing => {
                     self.input.clear();
                     return Ok(());
@@ -254,7 +255,7 @@ impl Connection {
         }
     }
 
-    async fn process_requests(&mut self, session: SessionId) -> Result<(), Disconnect> {
+    fn process_requests(&mut self, session: SessionId) -> Result<(), Disconnect> {
         let owed = self.outbox.lock().owed_count();
         let room = self
             .port
@@ -277,7 +278,7 @@ impl Connection {
                 }
             };
             received += 1;
-            result = self.on_request(session, &frame).await;
+            result = self.on_request(session, &frame);
             if result.is_err() {
                 break;
             }
@@ -319,6 +320,9 @@ impl Connection {
     /// Proposes to open or resume the session that the first frame asks for.
     async fn open_session(&mut self, frame: &[u8]) -> Result<(), Disconnect> {
         let connect = ConnectRequest::decode(frame).map_err(|_| Disconnect::Malformed)?;
+        if !self.port.consensus.may_serve() {
+            return Err(Disconnect::NoQuorum);
+        }
         let patience = self.port.limits.behind_patience;
         if !self
             .port
@@ -348,10 +352,10 @@ impl Connection {
         let owed = Owed::Handshake {
             read_only: connect.read_only,
         };
-        self.propose(owed, action, frame.len()).await
+        self.propose(owed, action, frame.len())
     }
 
-    async fn on_request(&mut self, session: SessionId, frame: &[u8]) -> Result<(), Disconnect> {
+    fn on_request(&mut self, session: SessionId, frame: &[u8]) -> Result<(), Disconnect> {
         let header: RequestHeader = jute::decode(frame).map_err(|_| Disconnect::Malformed)?;
         let xid = header.xid;
         let Some(op) = OpCode::from_code(header.op) else {
@@ -370,17 +374,20 @@ impl Connection {
             }
         };
         match route(request) {
+            Route::Local(ask @ Ask::Read { .. }) if self.port.config.linearizable_reads => {
+                self.ask_round(session, xid, op, ask, true);
+            }
             Route::Local(ask) => self.push_local(xid, Some(op), ask),
-            Route::Log(write) => self.write(session, xid, op, write, frame.len()).await?,
+            Route::Log(write) => self.write(session, xid, op, write, frame.len())?,
             Route::CloseSession => {
                 self.phase = Phase::Closing;
-                self.propose_request(xid, op, Action::CloseSession { session }, 0)
-                    .await?;
+                self.propose_request(xid, op, Action::CloseSession { session }, 0)?;
             }
             Route::Barrier(response) => {
-                self.answer_locals();
-                self.port.consensus.read_barrier().await?;
-                self.push_local(xid, Some(op), Ask::Known(response));
+                self.ask_round(session, xid, op, Ask::Known(response), true);
+            }
+            Route::Touch(response) => {
+                self.ask_round(session, xid, op, Ask::Known(response), false);
             }
             Route::Auth(auth) => {
                 let ask = self.authenticate(&auth);
@@ -394,7 +401,25 @@ impl Connection {
         Ok(())
     }
 
-    async fn write(
+    /// Puts off an answer until a majority has confirmed a round.
+    fn ask_round(&mut self, session: SessionId, xid: Xid, op: OpCode, ask: Ask, sees_state: bool) {
+        // Those before it are answered, or owed, before it.
+        self.answer_locals();
+        let local = self.local(xid, Some(op), ask);
+        let ticket = {
+            let mut inner = self.outbox.lock();
+            inner.count_received(local.op, local.xid);
+            inner.owe_round(local)
+        };
+        self.port.consensus.ask_round(Waiter {
+            outbox: Arc::clone(&self.outbox),
+            ticket,
+            session,
+            sees_state,
+        });
+    }
+
+    fn write(
         &mut self,
         session: SessionId,
         xid: Xid,
@@ -416,10 +441,10 @@ impl Connection {
             identities: Arc::clone(&self.identities),
             write,
         };
-        self.propose_request(xid, op, action, payload_bytes).await
+        self.propose_request(xid, op, action, payload_bytes)
     }
 
-    async fn propose_request(
+    fn propose_request(
         &mut self,
         xid: Xid,
         op: OpCode,
@@ -428,12 +453,11 @@ impl Connection {
     ) -> Result<(), Disconnect> {
         let since_us = self.port.clock.monotonic_us();
         self.propose(Owed::Write { xid, op, since_us }, action, payload_bytes)
-            .await
     }
 
     /// Puts a command on its ordered way to the log. The answer is noted as owed first: it may come
     /// before this returns.
-    async fn propose(
+    fn propose(
         &mut self,
         owed: Owed,
         action: Action,
@@ -448,6 +472,7 @@ impl Connection {
         let proposal = command
             .encode(payload_bytes)
             .map_err(|_| Disconnect::Malformed)?;
+        let sequence = self.sequence;
         self.sequence += 1;
         {
             let mut inner = self.outbox.lock();
@@ -456,39 +481,40 @@ impl Connection {
             }
             inner.owe(owed);
         }
-        self.held = Some(proposal);
-        self.propose_held().await;
+        self.held = Some((sequence, proposal));
+        self.propose_held();
         Ok(())
     }
 
     /// Proposes the command that waits for room, in the log's queue or for the answers before it.
     /// Returns whether there was any.
-    async fn propose_held(&mut self) -> bool {
-        let Some(proposal) = self.held.take() else {
+    fn propose_held(&mut self) -> bool {
+        let Some((sequence, proposal)) = self.held.take() else {
             return true;
         };
-        if self.outbox.lock().has_parked() {
-            self.held = Some(proposal);
+        if self.outbox.lock().holds_writes() || !self.port.admission.try_take(proposal.len()) {
+            self.held = Some((sequence, proposal));
             return false;
         }
-        if !self.port.admission.try_take(proposal.len()) {
-            self.held = Some(proposal);
-            return false;
-        }
-        if self.port.consensus.propose(proposal).await.is_err() {
-            self.outbox.cut(Disconnect::Shutdown);
-        }
+        self.port
+            .consensus
+            .propose(self.outbox.number(), sequence, proposal);
         true
     }
 
     fn push_local(&mut self, xid: Xid, op: Option<OpCode>, ask: Ask) {
-        self.locals.push(Local {
+        let local = self.local(xid, op, ask);
+        self.locals.push(local);
+    }
+
+    fn local(&self, xid: Xid, op: Option<OpCode>, ask: Ask) -> Local {
+        Local {
             xid,
             op,
             since_us: self.port.clock.monotonic_us(),
             identities: Arc::clone(&self.identities),
             ask,
-        });
+        }
     }
 
     fn answer_locals(&mut self) {

@@ -15,8 +15,10 @@ pub enum Route {
     Log(Write),
     /// Through the log as well: the session ends.
     CloseSession,
-    /// Here, but not before a majority has confirmed that nothing newer is committed.
+    /// Here, but not before all that was committed when a majority was asked is applied here.
     Barrier(Response<'static>),
+    /// Here, but not before a majority has confirmed that the leader knows the session to be alive.
+    Touch(Response<'static>),
     /// By the connection, which then has proved more about its client.
     Auth(request::Auth),
     /// By the connection, which knows what its client has proved.
@@ -47,7 +49,7 @@ pub fn route(request: Request) -> Route {
         Request::GetEphemerals(r) => read(Query::GetEphemerals { prefix: r.prefix }, false),
         Request::MultiRead(ops) => read(Query::MultiRead(ops), false),
         Request::Sync(r) => Route::Barrier(Response::Path(r.path.into())),
-        Request::Ping => Route::Local(Ask::Known(Response::Empty)),
+        Request::Ping => Route::Touch(Response::Empty),
         Request::WhoAmI => Route::WhoAmI,
         Request::Auth(r) => Route::Auth(r),
         Request::AddWatch(r) => match r.mode {

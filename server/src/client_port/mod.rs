@@ -44,6 +44,10 @@ pub enum Disconnect {
     FourLetterWord,
     #[error("the disk is full, no session can be opened")]
     NoSpace,
+    #[error("this server has heard of no majority for too long")]
+    NoQuorum,
+    #[error("the state was replaced by a snapshot from another server")]
+    StateReplaced,
     #[error("the server is shutting down")]
     Shutdown,
 }

@@ -49,6 +49,10 @@ pub struct Outbox {
 pub struct Inner {
     frames: BytesMut,
     owed: VecDeque<Owed>,
+    /// How many of them wait for a round.
+    rounds_owed: usize,
+    /// The last round's ticket.
+    ticket: u64,
     identities: Arc<[Id]>,
     session: Option<OpenSession>,
     /// Someone has been told that there is something to send.
@@ -73,6 +77,8 @@ pub enum Owed {
     Handshake { read_only: Option<bool> },
     /// A write's, when it is applied.
     Write { xid: Xid, op: OpCode, since_us: u64 },
+    /// One that this server gives by itself once a round with this ticket is confirmed.
+    Round { ticket: u64, local: Local },
     /// One that this server gives by itself, as soon as its turn comes.
     Local(Local),
 }
@@ -124,6 +130,8 @@ impl Outbox {
             inner: Mutex::new(Inner {
                 frames: BytesMut::new(),
                 owed: VecDeque::new(),
+                rounds_owed: 0,
+                ticket: 0,
                 identities,
                 session: None,
                 signalled: false,
@@ -227,10 +235,37 @@ impl Inner {
         self.frames.len() > self.bytes_max / CONGESTED_SHARE
     }
 
-    /// Whether the answer whose turn it is waits for nothing but room. No write may be proposed
-    /// meanwhile: the answer would show it.
-    pub fn has_parked(&self) -> bool {
+    /// Whether the answer whose turn it is waits for nothing but room.
+    fn has_parked(&self) -> bool {
         matches!(self.owed.front(), Some(Owed::Local(_)))
+    }
+
+    /// Whether no write may be proposed for now: an answer that is due before it would show it.
+    pub fn holds_writes(&self) -> bool {
+        self.rounds_owed > 0 || self.has_parked()
+    }
+
+    /// Adds an answer that waits for a round, and returns the ticket for it.
+    pub fn owe_round(&mut self, local: Local) -> u64 {
+        self.ticket += 1;
+        self.rounds_owed += 1;
+        let ticket = self.ticket;
+        self.owed.push_back(Owed::Round { ticket, local });
+        ticket
+    }
+
+    /// The answer with this ticket waits for nothing but its turn.
+    pub fn confirm(&mut self, confirmed: u64) {
+        let is =
+            |owed: &&mut Owed| matches!(owed, Owed::Round { ticket, .. } if *ticket == confirmed);
+        let Some(found) = self.owed.iter_mut().find(is) else {
+            return;
+        };
+        let placeholder = Owed::Handshake { read_only: None };
+        if let Owed::Round { local, .. } = std::mem::replace(found, placeholder) {
+            *found = Owed::Local(local);
+            self.rounds_owed -= 1;
+        }
     }
 
     /// Whether a parked answer can be given now.

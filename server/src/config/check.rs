@@ -54,6 +54,8 @@ pub(super) fn check(
     let config = Config {
         server_id,
         standalone_enabled: draft.standalone_enabled,
+        quorum_listen_on_all_ips: draft.quorum_listen_on_all_ips,
+        rejoin: draft.rejoin,
         reconfig_enabled: draft.reconfig_enabled,
         log_dir: draft.log_dir.unwrap_or_else(|| data_dir.clone()),
         data_dir,
@@ -84,6 +86,7 @@ pub(super) fn check(
         }),
         super_digest: draft.super_digest,
         skip_acl: draft.skip_acl,
+        linearizable_reads: draft.linearizable_reads,
         eager_acl_check: draft.eager_acl_check,
         enforce_quota: draft.enforce_quota,
         read_only_mode_enabled: draft.read_only_mode_enabled,
@@ -94,14 +97,6 @@ pub(super) fn check(
         members: draft.members.into_values().map(|at| at.value).collect(),
     };
     Ok((config, draft.warnings))
-}
-
-/// The one check that goes once ensembles are served.
-pub(super) fn refuse_ensembles(config: &Config) -> Result<(), ConfigError> {
-    match config.members.len() {
-        0 | 1 => Ok(()),
-        servers => Err(ConfigError::EnsembleNotServed { servers }),
-    }
 }
 
 fn data_dir(draft: &Draft, file: Option<&Path>) -> Result<PathBuf, ConfigError> {

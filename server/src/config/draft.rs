@@ -52,6 +52,7 @@ pub(super) struct Draft {
     pub(super) four_letter_words: Option<FourLetterWords>,
     pub(super) super_digest: Option<Secret>,
     pub(super) skip_acl: bool,
+    pub(super) linearizable_reads: bool,
     pub(super) eager_acl_check: bool,
     pub(super) enforce_quota: bool,
     pub(super) read_only_mode_enabled: bool,
@@ -60,6 +61,8 @@ pub(super) struct Draft {
     pub(super) container_deletes_per_minute_max: u32,
     pub(super) container_never_used_ms: Option<NonZeroU32>,
     pub(super) standalone_enabled: bool,
+    pub(super) quorum_listen_on_all_ips: bool,
+    pub(super) rejoin: bool,
     pub(super) reconfig_enabled: bool,
     pub(super) multi_address_enabled: bool,
     pub(super) peer_role: Option<At<Role>>,
@@ -101,6 +104,7 @@ impl Default for Draft {
             four_letter_words: None,
             super_digest: None,
             skip_acl: false,
+            linearizable_reads: false,
             eager_acl_check: false,
             enforce_quota: false,
             read_only_mode_enabled: false,
@@ -109,6 +113,8 @@ impl Default for Draft {
             container_deletes_per_minute_max: 10_000,
             container_never_used_ms: None,
             standalone_enabled: true,
+            quorum_listen_on_all_ips: false,
+            rejoin: false,
             reconfig_enabled: false,
             multi_address_enabled: false,
             peer_role: None,
@@ -245,6 +251,7 @@ impl Draft {
                 self.super_digest = Some(entry.super_digest()?);
             }
             "skipACL" => self.skip_acl = entry.yes_or_no()?,
+            "quorate.linearizableReads" => self.linearizable_reads = entry.boolean()?,
             "enableEagerACLCheck" => self.eager_acl_check = entry.boolean()?,
             "enforceQuota" => self.enforce_quota = entry.boolean()?,
             "readonlymode.enabled" => self.read_only_mode_enabled = entry.boolean()?,
@@ -261,6 +268,8 @@ impl Draft {
             }
 
             "standaloneEnabled" => self.standalone_enabled = entry.boolean()?,
+            "quorumListenOnAllIPs" => self.quorum_listen_on_all_ips = entry.boolean()?,
+            "quorate.rejoin" => self.rejoin = entry.boolean()?,
             "reconfigEnabled" => self.reconfig_enabled = entry.boolean()?,
             "multiAddress.enabled" => self.multi_address_enabled = entry.boolean()?,
             "peerType" => {

@@ -96,11 +96,6 @@ pub enum ConfigError {
     },
     #[error("{}: {reason}", path.display())]
     MyId { path: PathBuf, reason: String },
-    #[error(
-        "ensembles of several servers are not served yet ({servers} server lines): leave one \
-         server line, or none, to run a standalone server"
-    )]
-    EnsembleNotServed { servers: usize },
 }
 
 /// Something in a configuration that has no effect, or not the one it asks for.

@@ -65,7 +65,6 @@ const KEYS: &[(&str, &str)] = &[
     ("connectToLearnerMasterLimit", ENSEMBLE),
     ("observerMasterPort", ENSEMBLE),
     ("leaderServes", ENSEMBLE),
-    ("quorumListenOnAllIPs", ENSEMBLE),
     ("syncEnabled", ENSEMBLE),
     ("oraclePath", ENSEMBLE),
     ("cnxTimeout", ENSEMBLE),

@@ -178,10 +178,16 @@ impl fmt::Display for Member {
             )?;
         }
         if let Some(client) = &self.client {
-            let host = client.host.as_deref().unwrap_or("0.0.0.0");
-            write!(f, ";{}:{}", Bracketed(host), client.port)?;
+            write!(f, ";{client}")?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for ClientAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = self.host.as_deref().unwrap_or("0.0.0.0");
+        write!(f, "{}:{}", Bracketed(host), self.port)
     }
 }
 

@@ -55,6 +55,12 @@ pub struct Config {
     /// `standaloneEnabled`, default true: one server alone counts as standalone, not as an
     /// ensemble of one.
     pub standalone_enabled: bool,
+    /// `quorumListenOnAllIPs`, default false: listen for the other servers on all addresses, not only
+    /// on the one of this server's own line.
+    pub quorum_listen_on_all_ips: bool,
+    /// `quorate.rejoin`, from a flag or the environment: a server whose data is gone is taken in
+    /// again. Without effect on one that has data, or that the ensemble does not know.
+    pub rejoin: bool,
     /// `reconfigEnabled`, default false: whether clients may change the members.
     pub reconfig_enabled: bool,
 
@@ -139,6 +145,9 @@ pub struct Config {
     pub super_digest: Option<Secret>,
     /// `skipACL=yes`, default no: ACLs are kept but not enforced.
     pub skip_acl: bool,
+    /// `quorate.linearizableReads`, default false: every read waits until a majority has confirmed that
+    /// it misses nothing. Without it a server answers from what it has applied, as in ZooKeeper.
+    pub linearizable_reads: bool,
     /// `enableEagerACLCheck`, default false: a server refuses what an ACL forbids before proposing it.
     pub eager_acl_check: bool,
     /// `enforceQuota`, default false: hard quota limits refuse requests.
@@ -187,16 +196,6 @@ impl Config {
         file: Option<&Path>,
         overrides: &[Override],
     ) -> Result<(Self, Vec<ConfigWarning>), ConfigError> {
-        let (config, warnings) = Self::load_any(file, overrides)?;
-        check::refuse_ensembles(&config)?;
-        Ok((config, warnings))
-    }
-
-    /// [`Config::load`] without the refusal of ensembles, which all else is ready for.
-    fn load_any(
-        file: Option<&Path>,
-        overrides: &[Override],
-    ) -> Result<(Self, Vec<ConfigWarning>), ConfigError> {
         let mut draft = Draft::default();
         if let Some(path) = file {
             draft.read_file(path)?;
@@ -205,6 +204,11 @@ impl Config {
             draft.set_override(setting)?;
         }
         check::check(draft, file)
+    }
+
+    /// Whether this server is to be one of several, or at least ready to become one.
+    pub fn is_ensemble(&self) -> bool {
+        self.members.len() > 1 || (self.members.len() == 1 && !self.standalone_enabled)
     }
 
     /// This server among [`Config::members`].

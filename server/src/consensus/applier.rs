@@ -6,22 +6,24 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 use futures_util::{Stream, StreamExt};
 use openraft::entry::RaftEntry;
-use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 use quorate_protocol::Zxid;
-use quorate_state::{Command, State};
+use quorate_state::{Action, Command, Origin, State};
 
-use super::admission::Admission;
 use super::compaction::Progress;
+use super::proposals::Proposals;
 use super::snapshot_io::Source;
 use super::types::{
     Entry, LogId, Snapshot, SnapshotData, SnapshotMeta, StoredMembership, TypeConfig,
 };
 use super::{Incarnation, snapshot_io};
-use crate::replica::{Committed, Replica};
+use crate::client_port::Disconnect;
+use crate::replica::{Committed, Outcome, Replica};
 use crate::storage::snapshots::SnapshotStore;
 
 /// Entries applied under one lock: about half a millisecond of work.
@@ -31,17 +33,27 @@ const CHUNK_ENTRIES: usize = 256;
 ///
 /// Every entry uses up one index and one zxid, so the base is a constant of a log's history; it moves
 /// up only when a state is restored or imported, so that zxids never go back.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ZxidBase(i64);
+#[derive(Debug, Default)]
+pub struct Zxids {
+    base: AtomicI64,
+}
 
-impl ZxidBase {
-    /// The base of a state that has applied the entry at `index` as `zxid`.
+impl Zxids {
+    /// Of a state that has applied the entry at `index` as `zxid`.
     pub fn of(zxid: Zxid, index: u64) -> Self {
-        Self(zxid.0 - index_as_i64(index))
+        let zxids = Self::default();
+        zxids.rebase(zxid, index);
+        zxids
     }
 
-    pub fn zxid(self, index: u64) -> Zxid {
-        Zxid(self.0 + index_as_i64(index))
+    /// The state was replaced by one that has applied the entry at `index` as `zxid`.
+    fn rebase(&self, zxid: Zxid, index: u64) {
+        self.base.store(zxid.0 - index_as_i64(index), Relaxed);
+    }
+
+    /// The zxid of the entry at `index`.
+    pub fn zxid(&self, index: u64) -> Zxid {
+        Zxid(self.base.load(Relaxed) + index_as_i64(index))
     }
 }
 
@@ -54,10 +66,10 @@ fn index_as_i64(index: u64) -> i64 {
 pub struct Applier {
     pub(super) replica: Arc<Replica>,
     pub(super) snapshots: SnapshotStore,
-    pub(super) admission: Arc<Admission>,
+    pub(super) proposals: Arc<Proposals>,
     pub(super) incarnation: Incarnation,
     pub(super) progress: Arc<Progress>,
-    pub(super) base: ZxidBase,
+    pub(super) zxids: Arc<Zxids>,
     pub(super) last_applied: Option<LogId>,
     pub(super) membership: StoredMembership,
 }
@@ -78,11 +90,7 @@ impl RaftStateMachine<TypeConfig> for Applier {
         while let Some(next) = entries.next().await {
             let (entry, responder) = next?;
             self.add(&mut chunk, entry)?;
-            // Only changes of membership are waited for by the engine's own means.
-            if let Some(responder) = responder {
-                self.apply_chunk(&mut chunk);
-                responder.send(());
-            }
+            chunk.responders.extend(responder);
             if chunk.entries.len() >= CHUNK_ENTRIES {
                 self.apply_chunk(&mut chunk);
             }
@@ -101,10 +109,12 @@ impl RaftStateMachine<TypeConfig> for Applier {
         snapshot: SnapshotData,
     ) -> Result<(), io::Error> {
         let state = snapshot_io::load(snapshot).await?;
-        self.base = ZxidBase::of(state.last_zxid(), meta.last_log_id.map_or(0, |id| id.index));
+        let index = meta.last_log_id.map_or(0, |id| id.index);
+        self.zxids.rebase(state.last_zxid(), index);
         self.last_applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         self.replica.replace(state);
+        self.proposals.clear();
         Ok(())
     }
 
@@ -117,10 +127,12 @@ impl RaftStateMachine<TypeConfig> for Applier {
 #[derive(Default)]
 struct Chunk {
     entries: Vec<Committed>,
-    /// Of the commands among them that this run of the server has proposed.
-    own_commands: usize,
-    own_bytes: usize,
+    /// Whom the engine wants to tell.
+    responders: Vec<ApplyResponder<TypeConfig>>,
+    /// Epochs of this run whose marker is among them.
+    markers: Vec<u64>,
     bytes: u64,
+    outcome: Outcome,
 }
 
 impl Applier {
@@ -135,7 +147,7 @@ impl Applier {
 
     fn add(&mut self, chunk: &mut Chunk, entry: Entry) -> Result<(), io::Error> {
         let log_id = entry.log_id();
-        let zxid = self.base.zxid(log_id.index);
+        let zxid = self.zxids.zxid(log_id.index);
         self.last_applied = Some(log_id);
         let command = match entry.payload {
             EntryPayload::Normal(proposal) => {
@@ -146,9 +158,12 @@ impl Applier {
                     )
                 })?;
                 chunk.bytes += proposal.0.len() as u64;
-                if self.incarnation.proposed(command.origin.connection) {
-                    chunk.own_commands += 1;
-                    chunk.own_bytes += proposal.0.len();
+                if let Action::Marker { run, epoch } = command.action
+                    && self
+                        .incarnation
+                        .is_run(command.origin.connection.server, run)
+                {
+                    chunk.markers.push(epoch);
                 }
                 Some(command)
             }
@@ -164,13 +179,25 @@ impl Applier {
 
     fn apply_chunk(&mut self, chunk: &mut Chunk) {
         let count = chunk.entries.len() as u64;
-        self.replica.apply(chunk.entries.drain(..));
-        self.admission.release(chunk.own_commands, chunk.own_bytes);
+        let outcome = &mut chunk.outcome;
+        self.replica.apply(chunk.entries.drain(..), outcome);
+        // What an earlier run has proposed has nobody who waits.
+        let is_ours = |origin: &Origin| self.incarnation.proposed(origin.connection);
+        outcome.applied.retain(is_ours);
+        self.proposals.on_applied(&outcome.applied);
+        outcome.void.retain(is_ours);
+        if !outcome.void.is_empty() {
+            let hopeless = self.proposals.on_void(&outcome.void);
+            self.replica.cut_those(&hopeless, Disconnect::SessionMoved);
+        }
+        for epoch in chunk.markers.drain(..) {
+            self.proposals.on_marker(epoch);
+        }
+        for responder in chunk.responders.drain(..) {
+            responder.send(());
+        }
         self.progress.on_applied(count, chunk.bytes);
-        *chunk = Chunk {
-            entries: std::mem::take(&mut chunk.entries),
-            ..Chunk::default()
-        };
+        chunk.bytes = 0;
     }
 }
 
@@ -188,6 +215,6 @@ impl RaftSnapshotBuilder<TypeConfig> for NewestSnapshot {
 }
 
 /// An empty state and one that was loaded are all the same to the applier.
-pub(super) fn base_of(state: &State, last_applied: Option<LogId>) -> ZxidBase {
-    ZxidBase::of(state.last_zxid(), last_applied.map_or(0, |id| id.index))
+pub(super) fn zxids_of(state: &State, last_applied: Option<LogId>) -> Zxids {
+    Zxids::of(state.last_zxid(), last_applied.map_or(0, |id| id.index))
 }

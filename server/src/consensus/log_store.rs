@@ -25,7 +25,7 @@ use crate::storage::log::{Completion, EntryId, Log, LogEntry, SavedVote, Selecti
 
 /// What one append request to a follower may carry. Requests are also limited by number in the
 /// engine's configuration, which alone would allow hundreds of megabytes.
-const REPLICATION_BYTES_MAX: usize = 4 << 20;
+const REPLICATION_BYTES_MAX: usize = 1 << 20;
 /// What the apply path takes from the log at a time, so that the lock is held briefly.
 const STREAM_BYTES_MAX: usize = 256 << 10;
 
@@ -266,7 +266,7 @@ fn to_vote(vote: SavedVote) -> Vote {
     }
 }
 
-fn to_log_entry(entry: Entry) -> Result<LogEntry, io::Error> {
+pub(super) fn to_log_entry(entry: Entry) -> Result<LogEntry, io::Error> {
     let id = to_entry_id(entry.log_id);
     let (kind, payload) = match entry.payload {
         Payload::Blank => (KIND_BLANK, Bytes::new()),
@@ -280,7 +280,7 @@ fn to_log_entry(entry: Entry) -> Result<LogEntry, io::Error> {
     Ok(LogEntry { id, kind, payload })
 }
 
-fn to_entry(entry: LogEntry) -> Result<Entry, io::Error> {
+pub(super) fn to_entry(entry: LogEntry) -> Result<Entry, io::Error> {
     let payload = match entry.kind {
         KIND_BLANK => Payload::Blank,
         KIND_NORMAL => Payload::Normal(Proposal(entry.payload)),

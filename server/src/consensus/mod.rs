@@ -8,21 +8,29 @@
 pub mod admission;
 pub mod applier;
 pub mod compaction;
+mod duties;
+pub mod formation;
 pub mod log_store;
 pub mod network;
+pub mod proposals;
+pub mod pump;
+pub mod rounds;
+mod service;
 pub mod snapshot_io;
+mod translate;
 pub mod types;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
-use openraft::raft::ReadPolicy;
 use openraft::{ServerState, SnapshotPolicy};
+use parking_lot::Mutex;
+use quorate_protocol::SessionId;
 use quorate_state::{Action, Command, Connection, Origin, Rules, State};
-use tokio::sync::watch;
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -30,12 +38,17 @@ pub use admission::Admission;
 
 use self::applier::Applier;
 use self::compaction::{Compaction, Progress};
+use self::formation::{FormationError, Listed, Plan};
 use self::log_store::LogStore;
+use self::proposals::Proposals;
+use self::pump::{Leadership, Pump};
+use self::rounds::{Rounds, Waiter};
 use self::types::{LogId, PeerNode, Proposal, StoredMembership, TypeConfig};
-use crate::client_port::Disconnect;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
+use crate::peer_port::{Answer, Peers, Question};
 use crate::replica::Replica;
+use crate::session_tracker::SessionTracker;
 use crate::storage::StorageError;
 use crate::storage::snapshots::SnapshotStore;
 
@@ -63,6 +76,11 @@ impl Incarnation {
         u64::from(self.run) << 32 | 1
     }
 
+    /// Whether it is this run of this server.
+    fn is_run(self, server: u64, run: u32) -> bool {
+        (self.server, self.run) == (server, run)
+    }
+
     /// Whether a connection of this run has proposed it.
     fn proposed(self, connection: Connection) -> bool {
         connection.server == self.server
@@ -78,6 +96,8 @@ pub enum ConsensusError {
     Storage(#[from] StorageError),
     #[error("the Raft engine does not start: {0}")]
     Engine(String),
+    #[error(transparent)]
+    Formation(#[from] FormationError),
 }
 
 /// The engine has stopped: the server is shutting down, or its storage has failed.
@@ -85,17 +105,16 @@ pub enum ConsensusError {
 #[error("the server is stopping")]
 pub struct Stopped;
 
-impl From<Stopped> for Disconnect {
-    fn from(_: Stopped) -> Self {
-        Self::Shutdown
-    }
-}
-
 /// What the engine is started with.
 pub struct Parts {
     pub server: u64,
     pub incarnation: Incarnation,
-    pub node: PeerNode,
+    pub cluster: u64,
+    /// How to begin.
+    pub plan: Plan,
+    /// The configured servers; none on a server that was told of no ensemble.
+    pub listed: Listed,
+    pub peers: Peers,
     pub rules: Rules,
     pub log: LogStore,
     /// Whether the log has room for more.
@@ -105,107 +124,30 @@ pub struct Parts {
     pub last_applied: Option<LogId>,
     pub membership: StoredMembership,
     pub replica: Arc<Replica>,
+    pub sessions: Arc<SessionTracker>,
     pub admission: Arc<Admission>,
     pub metrics: Arc<Metrics>,
     pub clock: Arc<dyn Clock>,
     pub snapshot_entries: u64,
     pub snapshot_log_bytes: u64,
     pub snapshots_kept: Option<usize>,
+    /// How often a server tells the leader which of its sessions showed life.
+    pub touch_interval: Duration,
+    /// How long a server may hear of no majority before it stops serving.
+    pub isolation_limit: Duration,
 }
 
-/// The engine, running.
-pub struct Consensus {
-    raft: Raft,
+/// Writes the commands of this server.
+#[derive(Clone)]
+pub(crate) struct Author {
     server: u64,
     incarnation: Incarnation,
     rules: Rules,
-    space: watch::Receiver<bool>,
-    metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
-    compaction_failed: watch::Receiver<Option<String>>,
-    stop: CancellationToken,
-    tasks: TaskTracker,
 }
 
-/// What this server is in the ensemble.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    Leader,
-    Follower,
-    Candidate,
-    Observer,
-    Stopped,
-}
-
-impl Consensus {
-    /// Starts the engine and waits until this server, alone in its ensemble, leads it and has
-    /// applied all that was ever acknowledged.
-    ///
-    /// # Errors
-    ///
-    /// [`ConsensusError`]: the log cannot be read, or an entry in it not be applied.
-    pub async fn start(parts: Parts) -> Result<Self, ConsensusError> {
-        let progress = Arc::new(Progress::new(
-            parts.snapshot_entries,
-            parts.snapshot_log_bytes,
-        ));
-        let applier = Applier {
-            base: parts
-                .replica
-                .inspect(|state: &State| applier::base_of(state, parts.last_applied)),
-            replica: Arc::clone(&parts.replica),
-            snapshots: parts.snapshots.clone(),
-            admission: parts.admission,
-            incarnation: parts.incarnation,
-            progress: Arc::clone(&progress),
-            last_applied: parts.last_applied,
-            membership: parts.membership,
-        };
-        let config = settings().validate().map_err(engine)?;
-        let raft = Raft::new(
-            parts.server,
-            Arc::new(config),
-            network::NoPeers,
-            parts.log,
-            applier,
-        )
-        .await
-        .map_err(engine)?;
-        lead_alone(&raft, parts.server, parts.node).await?;
-
-        let stop = CancellationToken::new();
-        let tasks = TaskTracker::new();
-        let (failed, compaction_failed) = watch::channel(None);
-        let compaction = Compaction {
-            raft: raft.clone(),
-            replica: parts.replica,
-            progress,
-            snapshots: parts.snapshots,
-            kept: parts.snapshots_kept,
-            metrics: Arc::clone(&parts.metrics),
-            failed,
-        };
-        tasks.spawn(compaction.run(stop.clone()));
-        Ok(Self {
-            raft,
-            server: parts.server,
-            incarnation: parts.incarnation,
-            rules: parts.rules,
-            space: parts.space,
-            metrics: parts.metrics,
-            clock: parts.clock,
-            compaction_failed,
-            stop,
-            tasks,
-        })
-    }
-
-    pub fn incarnation(&self) -> Incarnation {
-        self.incarnation
-    }
-
-    /// A command of one of this server's connections, stamped with the time.
-    pub fn command(&self, connection: u64, sequence: u64, action: Action) -> Command {
+impl Author {
+    fn command(&self, connection: u64, sequence: u64, action: Action) -> Command {
         Command {
             time_ms: self.clock.wall_ms(),
             origin: Origin {
@@ -220,52 +162,271 @@ impl Consensus {
         }
     }
 
-    /// Puts an encoded command on its way to the log. Those of one caller get there in the order of
-    /// the calls. The answer comes from the replica.
+    /// A decision of this server's own, encoded. `None` if it does not encode, which all of ours do.
+    fn own(&self, action: Action) -> Option<Bytes> {
+        self.command(0, 0, action).encode(0).ok()
+    }
+}
+
+/// The engine, running.
+pub struct Consensus {
+    raft: Raft,
+    author: Author,
+    space: watch::Receiver<bool>,
+    metrics: Arc<Metrics>,
+    clock: Arc<dyn Clock>,
+    proposals: Arc<Proposals>,
+    rounds: Arc<Rounds>,
+    sessions: Arc<SessionTracker>,
+    isolation_limit: Duration,
+    compaction_failed: watch::Receiver<Option<String>>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    cluster: u64,
+    peers: Peers,
+    snapshots: SnapshotStore,
+    /// For one snapshot on its way to this server.
+    snapshot_room: Arc<Semaphore>,
+    /// When the leader was last heard, in milliseconds of the monotonic clock; 0 is never.
+    leader_heard_ms: AtomicU64,
+    /// All that was agreed on before the start has been applied.
+    settled: watch::Sender<bool>,
+    /// Servers that have presented themselves, with the incarnations they said.
+    seen: Mutex<BTreeMap<u64, u64>>,
+    /// Somebody new is among them.
+    newcomer: Notify,
+    replica: Arc<Replica>,
+}
+
+/// What this server is in the ensemble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Leader,
+    Follower,
+    Candidate,
+    Observer,
+    Stopped,
+}
+
+impl Consensus {
+    /// Starts the engine. A server that is alone in its ensemble leads it, and has applied all that
+    /// was ever acknowledged, when this returns; one of several is on its way there: see
+    /// [`Consensus::settled`].
     ///
     /// # Errors
     ///
-    /// [`Stopped`]: it was not and will not be proposed.
-    pub async fn propose(&self, command: Bytes) -> Result<(), Stopped> {
-        self.metrics.proposals.fetch_add(1, Relaxed);
-        self.raft
-            .client_write_ff(Proposal(command), None)
-            .await
-            .map_err(|_| Stopped)
+    /// [`ConsensusError`]: the log cannot be read, or an entry in it not be applied.
+    pub async fn start(parts: Parts) -> Result<Arc<Self>, ConsensusError> {
+        let progress = Arc::new(Progress::new(
+            parts.snapshot_entries,
+            parts.snapshot_log_bytes,
+        ));
+        let author = Author {
+            server: parts.server,
+            incarnation: parts.incarnation,
+            rules: parts.rules,
+            clock: Arc::clone(&parts.clock),
+        };
+        let proposals = Arc::new(Proposals::new(parts.admission));
+        let rounds = Arc::new(Rounds::default());
+        let zxids = parts
+            .replica
+            .inspect(|state: &State| applier::zxids_of(state, parts.last_applied));
+        let zxids = Arc::new(zxids);
+        let applier = Applier {
+            zxids: Arc::clone(&zxids),
+            replica: Arc::clone(&parts.replica),
+            snapshots: parts.snapshots.clone(),
+            proposals: Arc::clone(&proposals),
+            incarnation: parts.incarnation,
+            progress: Arc::clone(&progress),
+            last_applied: parts.last_applied,
+            membership: parts.membership,
+        };
+        let config = settings().validate().map_err(engine)?;
+        let raft = Raft::new(
+            parts.server,
+            Arc::new(config),
+            network::Network::new(parts.peers.clone()),
+            parts.log,
+            applier,
+        )
+        .await
+        .map_err(engine)?;
+        let data_dir = parts.snapshots.folder().display().to_string();
+        let alone = begin(&raft, parts.server, parts.plan, data_dir).await?;
+
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let pump = Pump {
+            raft: raft.clone(),
+            author: author.clone(),
+            proposals: Arc::clone(&proposals),
+            peers: parts.peers.clone(),
+        };
+        tasks.spawn(pump.run(stop.clone()));
+        let runner = rounds::Runner {
+            raft: raft.clone(),
+            author: author.clone(),
+            rounds: Arc::clone(&rounds),
+            replica: Arc::clone(&parts.replica),
+            sessions: Arc::clone(&parts.sessions),
+            zxids,
+            clock: Arc::clone(&parts.clock),
+            peers: parts.peers.clone(),
+            flush: parts.touch_interval,
+        };
+        tasks.spawn(runner.run(stop.clone()));
+        let (failed, compaction_failed) = watch::channel(None);
+        let compaction = Compaction {
+            raft: raft.clone(),
+            replica: Arc::clone(&parts.replica),
+            progress,
+            snapshots: parts.snapshots.clone(),
+            kept: parts.snapshots_kept,
+            metrics: Arc::clone(&parts.metrics),
+            failed,
+        };
+        tasks.spawn(compaction.run(stop.clone()));
+        let consensus = Arc::new(Self {
+            raft,
+            author,
+            space: parts.space,
+            metrics: parts.metrics,
+            proposals,
+            rounds,
+            sessions: parts.sessions,
+            isolation_limit: parts.isolation_limit,
+            clock: parts.clock,
+            compaction_failed,
+            stop,
+            tasks,
+            cluster: parts.cluster,
+            peers: parts.peers,
+            snapshots: parts.snapshots,
+            snapshot_room: Arc::new(Semaphore::new(1)),
+            leader_heard_ms: AtomicU64::new(0),
+            settled: watch::Sender::new(alone),
+            seen: Mutex::default(),
+            newcomer: Notify::new(),
+            replica: parts.replica,
+        });
+        consensus.take_up_duties(parts.listed);
+        Ok(consensus)
     }
 
-    /// Proposes a decision of this server's own, which nobody waits for.
+    pub fn incarnation(&self) -> Incarnation {
+        self.author.incarnation
+    }
+
+    /// A command of one of this server's connections, stamped with the time.
+    pub fn command(&self, connection: u64, sequence: u64, action: Action) -> Command {
+        self.author.command(connection, sequence, action)
+    }
+
+    /// Puts an encoded command that was admitted on its way to the log, wherever the leader is. Those
+    /// of one connection get there in the order of the calls, each once. The answer comes from the
+    /// replica, after a pause if there is no leader for now.
+    pub fn propose(&self, connection: u64, sequence: u64, command: Bytes) {
+        self.metrics.proposals.fetch_add(1, Relaxed);
+        self.proposals.push(connection, sequence, command);
+    }
+
+    /// Proposes a decision that this server has made as leader of `term`. It gets into the log in that
+    /// term or not at all.
     ///
     /// # Errors
     ///
-    /// [`Stopped`], also for a command that does not encode, which none of ours is.
-    pub async fn propose_own(&self, action: Action) -> Result<(), Stopped> {
-        let command = self.command(0, 0, action).encode(0).map_err(|_| Stopped)?;
-        self.propose(command).await
+    /// [`Stopped`].
+    pub async fn propose_own(&self, term: u64, action: Action) -> Result<(), Stopped> {
+        let command = self.author.own(action).ok_or(Stopped)?;
+        self.metrics.proposals.fetch_add(1, Relaxed);
+        pump::write(&self.raft, term, command, None).await
+    }
+
+    /// Has an answer given once a majority has confirmed a round that begins from now on.
+    pub fn ask_round(&self, waiter: Waiter) {
+        self.rounds.ask(waiter);
+    }
+
+    /// Who leads, as far as this server knows.
+    pub fn leadership(&self) -> Leadership {
+        pump::leadership(&self.raft, self.author.server)
+    }
+
+    /// Whether this server may serve clients: it is not behind what it served before it was started,
+    /// and it hears a majority.
+    pub fn may_serve(&self) -> bool {
+        *self.settled.borrow() && self.hears_majority()
+    }
+
+    /// Whether it leads and a majority has answered it, or it has heard the leader, within the limit.
+    fn hears_majority(&self) -> bool {
+        use openraft::Instant;
+        use openraft::async_runtime::watch::WatchReceiver;
+
+        let metrics = self.raft.metrics();
+        let now = metrics.borrow_watched();
+        if now.state == ServerState::Leader {
+            let membership = now.membership_config.membership();
+            if membership.voter_ids().nth(1).is_none() {
+                return true;
+            }
+            return now
+                .last_quorum_acked
+                .is_some_and(|at| at.elapsed() < self.isolation_limit);
+        }
+        drop(now);
+        let heard_ms = self.leader_heard_ms.load(Relaxed);
+        if heard_ms == 0 {
+            return false;
+        }
+        let silent_ms = self.clock.monotonic_ms().saturating_sub(heard_ms);
+        u128::from(silent_ms) < self.isolation_limit.as_millis()
+    }
+
+    /// Answers another server.
+    async fn answer(&self, question: Question) -> Answer {
+        match question {
+            Question::Round { touched } => self.confirm_round(touched).await,
+        }
+    }
+
+    /// Takes note of the sessions that showed life on another server, and confirms that this one
+    /// leads.
+    async fn confirm_round(&self, touched: Vec<i64>) -> Answer {
+        if !matches!(self.leadership(), Leadership::Mine { .. }) {
+            return Answer::NotLeader;
+        }
+        let touched: Vec<SessionId> = touched.into_iter().filter_map(SessionId::new).collect();
+        // Before the round begins: its confirmation stands for these.
+        self.sessions.touch(&touched, self.clock.monotonic_ms());
+        match rounds::confirm_leadership(&self.raft).await {
+            Some(index) => Answer::Confirmed { index },
+            None => Answer::NotLeader,
+        }
+    }
+
+    /// The incarnation the ensemble has agreed on for `server`.
+    fn known_incarnation(&self, server: u64) -> Option<u64> {
+        self.replica.inspect(|state| state.incarnation_of(server))
+    }
+
+    /// Has the ensemble agree on it; whether it has.
+    async fn admit_incarnation(&self, server: u64, incarnation: u64) -> bool {
+        let action = Action::Admit {
+            server,
+            incarnation,
+        };
+        match self.author.own(action) {
+            Some(command) => self.raft.client_write(Proposal(command)).await.is_ok(),
+            None => false,
+        }
     }
 
     /// Whether the log has room for more. While it has not, writes are refused and reads go on.
     pub fn has_space(&self) -> bool {
         *self.space.borrow()
-    }
-
-    /// Returns when this server has applied everything that was committed when it was called, as
-    /// confirmed by a majority then: a read after it is linearizable.
-    ///
-    /// # Errors
-    ///
-    /// [`Stopped`]: no majority can be asked.
-    pub async fn read_barrier(&self) -> Result<(), Stopped> {
-        let barrier = self
-            .raft
-            .get_read_linearizer(ReadPolicy::ReadIndex)
-            .await
-            .map_err(|_| Stopped)?;
-        barrier
-            .await_ready(&self.raft)
-            .await
-            .map(|_| ())
-            .map_err(|_| Stopped)
     }
 
     pub fn role(&self) -> Role {
@@ -342,6 +503,37 @@ fn settings() -> openraft::Config {
         backoff: "20ms 40ms 80ms 160ms 200ms".to_owned(),
         ..openraft::Config::default()
     }
+}
+
+/// Begins as planned; whether this server is alone.
+async fn begin(
+    raft: &Raft,
+    server: u64,
+    plan: Plan,
+    data_dir: String,
+) -> Result<bool, ConsensusError> {
+    let is_alone = || raft.voter_ids().eq([server]);
+    match plan {
+        Plan::Alone(_) if raft.is_initialized().await.map_err(engine)? && !is_alone() => {
+            return Err(FormationError::NotListed {
+                members: raft.voter_ids().count() + raft.learner_ids().count(),
+                data_dir,
+            }
+            .into());
+        }
+        Plan::Alone(node) => {
+            lead_alone(raft, server, node).await?;
+            return Ok(true);
+        }
+        Plan::Found(members) => raft.initialize(members).await.map_err(engine)?,
+        Plan::Resume if is_alone() => {
+            // It has always been alone, or is again.
+            lead_alone(raft, server, PeerNode::default()).await?;
+            return Ok(true);
+        }
+        Plan::Resume | Plan::Join => {}
+    }
+    Ok(false)
 }
 
 /// Makes this server the leader of itself, and waits until all of its log is applied.

@@ -136,7 +136,8 @@ fn is_no_space(error: &(dyn Error + Send + Sync + 'static)) -> bool {
         .is_some_and(|error| error.is_no_space() || error.is_out_of_descriptors())
 }
 
-fn describe(file: SnapshotFile) -> Result<Snapshot, io::Error> {
+/// A snapshot file, as the engine knows it.
+pub(super) fn describe(file: SnapshotFile) -> Result<Snapshot, io::Error> {
     Ok(Snapshot {
         meta: SnapshotMeta {
             last_log_id: file.info().last.map(to_log_id),

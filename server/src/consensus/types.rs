@@ -2,14 +2,15 @@
 //!
 //! One leader per term (`leader_id_std`), so a log id is `(term, index)` and index alone orders
 //! committed entries. A [`Proposal`] is opaque: the engine and the log carry its bytes, only the
-//! applier decodes them. What these types look like as MessagePack is what servers send each other;
-//! what is on disk is decided by `storage`, not here.
+//! applier decodes them. None of these types travels between servers: `translate` has those that do.
 
 use std::fmt;
 
 use bytes::Bytes;
 use openraft::alias;
 use serde::{Deserialize, Serialize};
+
+use crate::config::{self, Member};
 
 /// The engine's parameters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,8 +28,7 @@ impl openraft::RaftTypeConfig for TypeConfig {
     type Entry =
         openraft::Entry<<Self::LeaderId as openraft::vote::RaftLeaderId>::Committed, Self::Payload>;
     type AsyncRuntime = openraft::impls::TokioRuntime;
-    type Responder<T: openraft::OptionalSend + 'static> =
-        openraft::impls::OneshotResponder<Self, T>;
+    type Responder<T: openraft::OptionalSend + 'static> = super::pump::OnRefusal<T>;
     type Batch<T: openraft::OptionalSend + 'static> = openraft::impls::InlineBatch<T>;
     type ErrorSource = openraft::impls::BoxedErrorSource;
 }
@@ -77,20 +77,50 @@ impl fmt::Display for Proposal {
 }
 
 /// How to reach a server: part of every membership, so an ensemble can move without configuration.
+/// Stored with field names: fields can be added.
+///
+/// It holds what a `server.N` line says, so that the line can be written again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerNode {
-    /// `host:port` for the other servers.
-    pub peer_address: String,
-    /// `host:port` for clients.
+    /// Where the other servers find it; empty on a server that was told of no ensemble.
+    pub host: String,
+    pub quorum_port: u16,
+    /// Kept for the line; nothing listens there.
+    pub election_port: u16,
+    /// `host:port` for clients, with `0.0.0.0` for all of its addresses; empty if the line has none.
     pub client_address: String,
+    /// It is not meant to vote.
+    pub observer: bool,
+}
+
+impl PeerNode {
+    /// What a line of the configuration says.
+    pub fn of(member: &Member) -> Self {
+        let address = member.addresses.first();
+        Self {
+            host: address.map_or_else(String::new, |address| address.host.clone()),
+            quorum_port: address.map_or(0, |address| address.quorum_port),
+            election_port: address.map_or(0, |address| address.election_port),
+            client_address: member
+                .client
+                .as_ref()
+                .map_or_else(String::new, ToString::to_string),
+            observer: member.role == config::Role::Observer,
+        }
+    }
+
+    /// `host:port` for the other servers.
+    pub fn peer_address(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.quorum_port)
+        } else {
+            format!("{}:{}", self.host, self.quorum_port)
+        }
+    }
 }
 
 impl fmt::Display for PeerNode {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            formatter,
-            "{} (clients: {})",
-            self.peer_address, self.client_address
-        )
+        formatter.write_str(&self.peer_address())
     }
 }

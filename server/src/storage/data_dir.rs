@@ -27,10 +27,12 @@ const LENGTH: usize = 64;
 /// Whose files these are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The ensemble: drawn at random when it is made.
+    /// The ensemble: a server alone draws it at random, several derive it from who they are.
     pub cluster: u64,
     /// The server.
     pub server: u64,
+    /// Drawn when the folder was initialized: tells this data from any that the server had before.
+    pub incarnation: u64,
 }
 
 impl Identity {
@@ -188,7 +190,8 @@ impl DataDir {
         )
     }
 
-    fn known_identity(&self) -> Result<Identity, StorageError> {
+    /// Whose folders these are, once that is settled.
+    pub fn known_identity(&self) -> Result<Identity, StorageError> {
         self.identity.ok_or_else(|| StorageError::Missing {
             path: self.data.join(IDENTITY_FILE),
             what: "the folder was never initialized".to_owned(),
@@ -259,13 +262,14 @@ fn lock(folder: &Path) -> Result<fs::File, StorageError> {
     }
 }
 
-/// `magic | version u32 | zero u32 | cluster u64 | server u64 | zeros | checksum u32`
+/// `magic | version u32 | zero u32 | cluster u64 | server u64 | incarnation u64 | zeros | checksum u32`
 fn encode(identity: Identity) -> [u8; LENGTH] {
     let mut bytes = [0; LENGTH];
     bytes[0..8].copy_from_slice(MAGIC);
     bytes[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
     bytes[16..24].copy_from_slice(&identity.cluster.to_le_bytes());
     bytes[24..32].copy_from_slice(&identity.server.to_le_bytes());
+    bytes[32..40].copy_from_slice(&identity.incarnation.to_le_bytes());
     let checksum = crc32c::crc32c(&bytes[..LENGTH - 4]);
     bytes[LENGTH - 4..].copy_from_slice(&checksum.to_le_bytes());
     bytes
@@ -301,6 +305,7 @@ fn read_identity(disk: &dyn Disk, folder: &Path) -> Result<Option<Identity>, Sto
     Ok(Some(Identity {
         cluster: u64_at(&bytes, 16),
         server: u64_at(&bytes, 24),
+        incarnation: u64_at(&bytes, 32),
     }))
 }
 

@@ -15,6 +15,7 @@ pub(crate) fn applied(applied: &Applied) -> Vec<String> {
         }
         Reply::Write(result) => self::result(result),
         Reply::Nobody => Vec::new(),
+        Reply::Void => vec!["void".to_owned()],
     };
     lines.extend(applied.changes.iter().map(change));
     lines.extend(applied.session.as_ref().map(session));

@@ -89,6 +89,7 @@ fn open(folder: &std::path::Path, options: LogOptions) -> LogStore {
                 Identity {
                     cluster: 7,
                     server: 1,
+                    incarnation: 1,
                 },
                 &options,
             )
@@ -153,7 +154,8 @@ async fn entries_votes_and_log_ids_come_back_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = open(folder.path(), small());
     let node = PeerNode {
-        peer_address: "a:1".to_owned(),
+        host: "a".to_owned(),
+        quorum_port: 1,
         client_address: "b:2".to_owned(),
     };
     let nodes = std::collections::BTreeMap::from([(1, node)]);

@@ -8,6 +8,7 @@ use super::*;
 const IDENTITY: Identity = Identity {
     cluster: 0xabc,
     server: 3,
+    incarnation: 0xdef,
 };
 
 fn options() -> LogOptions {
@@ -127,7 +128,12 @@ fn a_start_interrupted_at_any_moment_can_be_repeated() {
         let start = |disk: &MemoryDisk, cluster| -> Result<Identity, StorageError> {
             let mut opened = DataDir::open_on(Arc::new(disk.clone()), data, log)?;
             if opened.identity().is_none() {
-                opened.initialize(Identity { cluster, server: 1 }, &options())?;
+                let identity = Identity {
+                    cluster,
+                    server: 1,
+                    incarnation: 1,
+                };
+                opened.initialize(identity, &options())?;
             }
             opened.open_log(options(), no_hook())?.close()?;
             opened.open_snapshots()?;

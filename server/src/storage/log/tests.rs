@@ -14,6 +14,7 @@ use super::*;
 const IDENTITY: Identity = Identity {
     cluster: 7,
     server: 1,
+    incarnation: 5,
 };
 
 fn folder() -> &'static Path {

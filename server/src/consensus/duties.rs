@@ -1,0 +1,308 @@
+//! What the engine's host does beside it: keeps the addresses of the members, finds out when this
+//! server knows all that was agreed on, and, as the leader, writes down who has come.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::{ChangeMembers, ServerState};
+use tokio::time::sleep;
+
+use super::formation::{Listed, View};
+use super::types::PeerNode;
+use super::{Consensus, Role};
+use crate::peer_port::wire::{Rejoin, Standing};
+use crate::peer_port::{Answer, Question};
+
+/// How long a leader that was not heard from still counts as one.
+const LEADER_PATIENCE_MS: u64 = 1000;
+/// How long a leader may take to confirm that it is one.
+const ROUND_PATIENCE: Duration = Duration::from_secs(1);
+/// How often what was left undone is tried again.
+const RETRY: Duration = Duration::from_millis(50);
+/// How often the leader looks whether a newcomer has caught up.
+const PROMOTION_INTERVAL: Duration = Duration::from_millis(500);
+/// Entries that a newcomer may lack and count as caught up: less than a second of writes.
+const CAUGHT_UP_ENTRIES: u64 = 1000;
+
+impl Consensus {
+    /// When the leader of this server was last heard from, on the monotonic clock. 0: never.
+    pub fn last_heard_from_leader_ms(&self) -> u64 {
+        self.leader_heard_ms.load(Relaxed)
+    }
+
+    /// Resolves when this server has applied all that was agreed on before it started, so that what
+    /// it serves is not older than what it served before. Cancel safe.
+    pub async fn settled(&self) {
+        let mut settled = self.settled.subscribe();
+        // The sender is ours.
+        settled.wait_for(|settled| *settled).await.ok();
+    }
+
+    /// Begins the duties of a server among others.
+    pub(super) fn take_up_duties(self: &Arc<Self>, listed: Listed) {
+        self.tasks.spawn(until_stopped(
+            Arc::clone(self),
+            Arc::clone(self).follow_members(),
+        ));
+        self.tasks
+            .spawn(until_stopped(Arc::clone(self), Arc::clone(self).settle()));
+        self.tasks.spawn(until_stopped(
+            Arc::clone(self),
+            Arc::clone(self).lead_newcomers(listed),
+        ));
+    }
+
+    /// Tells the dialling side who is where, as the membership changes.
+    async fn follow_members(self: Arc<Self>) {
+        let mut metrics = self.raft.server_metrics();
+        loop {
+            let membership = metrics.borrow_watched().membership_config.clone();
+            let nodes: BTreeMap<u64, String> = membership
+                .nodes()
+                .filter(|(server, _)| **server != self.author.server)
+                .map(|(server, node)| (*server, node.peer_address()))
+                .collect();
+            // Before the first membership there is nobody to talk to.
+            if !nodes.is_empty() {
+                self.peers.set_members(nodes);
+            }
+            if metrics.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Reads what a majority has agreed on by now, and applies it. Looking at our own log alone would
+    /// not do: this server may have applied, and shown, what was not yet on its own disk.
+    async fn settle(self: Arc<Self>) {
+        loop {
+            if let Some(index) = self.confirmed_index().await {
+                let wait = self.raft.wait(None);
+                if wait
+                    .applied_index_at_least(Some(index), "settle")
+                    .await
+                    .is_ok()
+                {
+                    self.settled.send_replace(true);
+                    return;
+                }
+            }
+            sleep(RETRY).await;
+        }
+    }
+
+    /// Up to where the log was committed when this was called, or later.
+    async fn confirmed_index(&self) -> Option<u64> {
+        let leader = self.raft.server_metrics().borrow_watched().current_leader?;
+        let question = Question::Round {
+            touched: Vec::new(),
+        };
+        let answer = if leader == self.author.server {
+            self.answer(question).await
+        } else {
+            let asked = self.peers.ask(leader, question, ROUND_PATIENCE).await;
+            asked.ok()?
+        };
+        match answer {
+            Answer::Confirmed { index } => Some(index),
+            _ => None,
+        }
+    }
+
+    /// As the leader: writes down the incarnation of every server that has presented itself, adds
+    /// the observers of the first configuration, and gives newcomers that have caught up their vote.
+    async fn lead_newcomers(self: Arc<Self>, listed: Listed) {
+        let mut roles = self.raft.server_metrics();
+        loop {
+            if self.role() != Role::Leader {
+                if roles.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            self.admit_seen().await;
+            self.add_first_observers(&listed).await;
+            self.promote_newcomers().await;
+            tokio::select! {
+                () = self.newcomer.notified() => {}
+                () = sleep(PROMOTION_INTERVAL) => {}
+            }
+        }
+    }
+
+    async fn admit_seen(&self) {
+        let seen = self.seen.lock().clone();
+        for (server, incarnation) in seen {
+            if self.known_incarnation(server).is_none() {
+                self.admit_incarnation(server, incarnation).await;
+            }
+        }
+    }
+
+    /// Once: the first membership is the one at index 0, and has voters only.
+    async fn add_first_observers(&self, listed: &Listed) {
+        let first = {
+            let metrics = self.raft.server_metrics();
+            let metrics = metrics.borrow_watched();
+            let id = *metrics.membership_config.log_id();
+            id.is_some_and(|id| id.index == 0)
+        };
+        let observers = listed.observers();
+        if first && !observers.is_empty() {
+            let change = ChangeMembers::AddNodes(observers);
+            if let Err(error) = self.raft.change_membership(change, true).await {
+                tracing::warn!(%error, "the observers were not added");
+            }
+        }
+    }
+
+    /// Servers that are to vote and do not yet: they were added, or taken in again.
+    async fn promote_newcomers(&self) {
+        for server in self.caught_up_newcomers() {
+            let change = ChangeMembers::AddVoterIds([server].into());
+            match self.raft.change_membership(change, true).await {
+                Ok(_) => tracing::info!(server, "a server has caught up, and votes from now on"),
+                Err(error) => tracing::debug!(%error, server, "no vote yet"),
+            }
+        }
+    }
+
+    fn caught_up_newcomers(&self) -> Vec<u64> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let voters: Vec<u64> = membership.voter_ids().collect();
+        let last = metrics.last_log_index.unwrap_or(0);
+        let Some(replication) = &metrics.replication else {
+            return Vec::new();
+        };
+        let caught_up = |server: &u64| {
+            let matched = replication.get(server).and_then(|id| *id);
+            matched.is_some_and(|id| id.index + CAUGHT_UP_ENTRIES >= last)
+        };
+        membership
+            .nodes()
+            .filter(|(server, node)| !voters.contains(server) && !node.observer)
+            .map(|(server, _)| *server)
+            .filter(caught_up)
+            .collect()
+    }
+
+    /// Takes a server in whose data is gone: without a vote first, as it has forgotten what it voted
+    /// and acknowledged.
+    pub(super) async fn take_in_again(&self, rejoin: Rejoin) -> Answer {
+        let refuse = |reason: String| Answer::Refused { reason };
+        if self.role() != Role::Leader {
+            return Answer::NotLeader;
+        }
+        let server = rejoin.server;
+        if rejoin.cluster != self.cluster {
+            return refuse("it asks for another ensemble".to_owned());
+        }
+        if self.known_incarnation(server) >= Some(rejoin.incarnation) {
+            return refuse("its new data would be older than the one it is known by".to_owned());
+        }
+        let Some(node) = self.member_node(server) else {
+            return refuse("it is no member: add it as a new server".to_owned());
+        };
+        // Not kept as one without a vote: the leader has to forget how far its old log went.
+        let remove = if self.raft.voter_ids().any(|voter| voter == server) {
+            ChangeMembers::RemoveVoters([server].into())
+        } else {
+            ChangeMembers::RemoveNodes([server].into())
+        };
+        if let Err(error) = self.raft.change_membership(remove, false).await {
+            tracing::warn!(%error, server, "a server was not taken in again");
+            return Answer::NotLeader;
+        }
+        if !self.admit_incarnation(server, rejoin.incarnation).await {
+            return Answer::NotLeader;
+        }
+        let change = ChangeMembers::AddNodes([(server, node)].into());
+        match self.raft.change_membership(change, true).await {
+            Ok(_) => {
+                tracing::info!(server, "a server that has lost its data is taken in again");
+                Answer::Done
+            }
+            Err(error) => {
+                tracing::warn!(%error, server, "a server was not taken in again");
+                Answer::NotLeader
+            }
+        }
+    }
+
+    fn member_node(&self, server: u64) -> Option<PeerNode> {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        membership.get_node(&server).cloned()
+    }
+}
+
+/// Runs `duty` until the server stops.
+async fn until_stopped(consensus: Arc<Consensus>, duty: impl Future<Output = ()>) {
+    tokio::select! {
+        () = duty => {}
+        () = consensus.stop.cancelled() => {}
+    }
+}
+
+impl fmt::Debug for Consensus {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = formatter.debug_struct("Consensus");
+        debug
+            .field("server", &self.author.server)
+            .finish_non_exhaustive()
+    }
+}
+
+impl View for Consensus {
+    fn standing(&self) -> Standing {
+        if *self.settled.borrow() {
+            return Standing::Settled;
+        }
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        // The membership that a server is founded with is entry 0, and stands there before any vote.
+        match (metrics.last_log_index, metrics.vote.committed) {
+            (None, false) => Standing::New,
+            (Some(0), false) => Standing::Founding,
+            _ => Standing::Unsettled,
+        }
+    }
+
+    fn incarnation_of(&self, server: u64) -> Option<u64> {
+        self.known_incarnation(server)
+    }
+
+    fn is_member(&self, server: u64) -> bool {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let mut nodes = metrics.membership_config.nodes();
+        nodes.any(|(member, _)| *member == server)
+    }
+
+    fn is_current(&self, server: u64) -> bool {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        if metrics.state == ServerState::Leader {
+            return true;
+        }
+        let age = self
+            .clock
+            .monotonic_ms()
+            .saturating_sub(self.last_heard_from_leader_ms());
+        *self.settled.borrow() && age < LEADER_PATIENCE_MS && metrics.current_leader != Some(server)
+    }
+
+    fn on_seen(&self, server: u64, incarnation: u64) {
+        let seen = self.seen.lock().insert(server, incarnation);
+        if seen != Some(incarnation) {
+            self.newcomer.notify_one();
+        }
+    }
+}
