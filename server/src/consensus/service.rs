@@ -98,7 +98,7 @@ impl Service for Consensus {
         self.take_in_again(rejoin).await
     }
 
-    fn open_forwarded(self: &Arc<Self>, term: u64) -> ForwardedWrites {
+    fn open_forwarded(self: &Arc<Self>, _from: u64, term: u64) -> ForwardedWrites {
         ForwardedWrites {
             consensus: Arc::clone(self),
             term,

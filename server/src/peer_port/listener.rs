@@ -264,7 +264,7 @@ impl<S: Service> PeerPort<S> {
         let (stop, running) = self.take_forward_slot(from);
         // The one before ends between two frames, so nothing of it follows what comes now.
         let _running = running.lock().await;
-        let mut forwarded = service.open_forwarded(hello.term);
+        let mut forwarded = service.open_forwarded(from, hello.term);
         let reason = loop {
             let frame = tokio::select! {
                 biased;

@@ -86,6 +86,7 @@ impl Incoming for TestSnapshot {
 
 impl Service for TestService {
     type Incoming = TestSnapshot;
+    type Forwarded = TestForwarded;
 
     /// Holds back what has no previous entry.
     async fn append(&self, _: u64, append: Append) -> Result<Appended, ServiceError> {
@@ -122,7 +123,9 @@ impl Service for TestService {
 
     /// Holds back a question about session 0.
     async fn answer(&self, from: u64, question: Question) -> Answer {
-        let Question::Round { touched } = question;
+        let Question::Round { touched } = question else {
+            return Answer::NotLeader;
+        };
         if touched == [0] {
             self.held.send(()).ok();
             self.release.notified().await;
@@ -138,17 +141,33 @@ impl Service for TestService {
         }
     }
 
-    async fn take_forwarded(
-        &self,
-        from: u64,
-        term: u64,
-        commands: Vec<BytesMut>,
-    ) -> Result<(), String> {
+    fn open_forwarded(self: &Arc<Self>, from: u64, term: u64) -> TestForwarded {
+        TestForwarded {
+            service: Arc::clone(self),
+            from,
+            term,
+        }
+    }
+}
+
+struct TestForwarded {
+    service: Arc<TestService>,
+    from: u64,
+    term: u64,
+}
+
+impl Forwarded for TestForwarded {
+    async fn take(&mut self, commands: Vec<BytesMut>) -> Result<(), String> {
         if commands.is_empty() {
             return Err("enough".to_owned());
         }
-        self.forwarded.send((from, term, commands)).ok();
+        let taken = (self.from, self.term, commands);
+        self.service.forwarded.send(taken).ok();
         Ok(())
+    }
+
+    async fn refused(&self) {
+        std::future::pending().await
     }
 }
 
