@@ -11,7 +11,8 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{ChangeMembers, Instant as _, ServerState};
 use tokio::time::sleep;
 
-use super::formation::{Listed, View};
+use super::formation::Listed;
+use super::gate::View;
 use super::types::PeerNode;
 use super::{Consensus, Role};
 use crate::peer_port::wire::{Rejoin, Standing};

@@ -10,6 +10,7 @@ pub mod applier;
 pub mod compaction;
 mod duties;
 pub mod formation;
+pub mod gate;
 pub mod log_store;
 pub mod network;
 mod service;
