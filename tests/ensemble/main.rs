@@ -10,6 +10,7 @@
 
 mod clients;
 mod kills;
+mod members;
 mod partitions;
 mod pauses;
 mod rolling;

@@ -52,6 +52,7 @@ struct Server {
     is_frozen: bool,
     /// Not in the others' configuration: it is to join later.
     is_stranger: bool,
+    is_observer: bool,
 }
 
 impl Ensemble {
@@ -85,9 +86,17 @@ impl Ensemble {
             ensemble.set(key, value);
         }
         for id in 1..=servers {
-            ensemble.add(id, false)?;
+            ensemble.add(id, false, false)?;
         }
         Ok(ensemble)
+    }
+
+    /// Another server, which all know as an observer; not started.
+    ///
+    /// # Errors
+    /// There is no place for its files.
+    pub fn add_observer(&mut self, id: u64) -> io::Result<()> {
+        self.add(id, false, true)
     }
 
     /// Another server, which the others do not know; not started.
@@ -95,10 +104,10 @@ impl Ensemble {
     /// # Errors
     /// There is no place for its files.
     pub fn add_stranger(&mut self, id: u64) -> io::Result<()> {
-        self.add(id, true)
+        self.add(id, true, false)
     }
 
-    fn add(&mut self, id: u64, is_stranger: bool) -> io::Result<()> {
+    fn add(&mut self, id: u64, is_stranger: bool, is_observer: bool) -> io::Result<()> {
         let ip = match &self.network {
             Some(network) => network.address(id),
             None => own_address(),
@@ -110,6 +119,7 @@ impl Ensemble {
             process: None,
             is_frozen: false,
             is_stranger,
+            is_observer,
         };
         self.servers.insert(id, server);
         Ok(())
@@ -186,8 +196,12 @@ impl Ensemble {
     }
 
     fn member(&self, id: u64) -> String {
-        let ip = self.server(id).ip;
-        format!("{ip}:{PEER_PORT}:{ELECTION_PORT}:participant;{ip}:{CLIENT_PORT}")
+        let server = self.server(id);
+        let (ip, role) = match server.is_observer {
+            true => (server.ip, "observer"),
+            false => (server.ip, "participant"),
+        };
+        format!("{ip}:{PEER_PORT}:{ELECTION_PORT}:{role};{ip}:{CLIENT_PORT}")
     }
 
     #[must_use]

@@ -11,8 +11,8 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{ChangeMembers, ServerState};
 use tokio::time::sleep;
 
-use super::formation::{Listed, View};
-use super::types::PeerNode;
+use super::formation::View;
+use super::types::{self, PeerNode};
 use super::{Consensus, Role};
 use crate::peer_port::wire::{Rejoin, Standing};
 use crate::peer_port::{Answer, Question};
@@ -43,7 +43,7 @@ impl Consensus {
     }
 
     /// Begins the duties of a server among others.
-    pub(super) fn take_up_duties(self: &Arc<Self>, listed: Listed) {
+    pub(super) fn take_up_duties(self: &Arc<Self>) {
         self.tasks.spawn(until_stopped(
             Arc::clone(self),
             Arc::clone(self).follow_members(),
@@ -52,7 +52,7 @@ impl Consensus {
             .spawn(until_stopped(Arc::clone(self), Arc::clone(self).settle()));
         self.tasks.spawn(until_stopped(
             Arc::clone(self),
-            Arc::clone(self).lead_newcomers(listed),
+            Arc::clone(self).lead_newcomers(),
         ));
     }
 
@@ -116,8 +116,8 @@ impl Consensus {
     }
 
     /// As the leader: writes down the incarnation of every server that has presented itself, adds
-    /// the observers of the first configuration, and gives newcomers that have caught up their vote.
-    async fn lead_newcomers(self: Arc<Self>, listed: Listed) {
+    /// and gives those that were taken in again, and have caught up, their vote.
+    async fn lead_newcomers(self: Arc<Self>) {
         let mut roles = self.raft.server_metrics();
         loop {
             if self.role() != Role::Leader {
@@ -127,7 +127,6 @@ impl Consensus {
                 continue;
             }
             self.admit_seen().await;
-            self.add_first_observers(&listed).await;
             self.promote_newcomers().await;
             tokio::select! {
                 () = self.newcomer.notified() => {}
@@ -145,26 +144,15 @@ impl Consensus {
         }
     }
 
-    /// Once: the first membership is the one at index 0, and has voters only.
-    async fn add_first_observers(&self, listed: &Listed) {
-        let first = {
-            let metrics = self.raft.server_metrics();
-            let metrics = metrics.borrow_watched();
-            let id = *metrics.membership_config.log_id();
-            id.is_some_and(|id| id.index == 0)
-        };
-        let observers = listed.observers();
-        if first && !observers.is_empty() {
-            let change = ChangeMembers::AddNodes(observers);
-            if let Err(error) = self.raft.change_membership(change, true).await {
-                tracing::warn!(%error, "the observers were not added");
-            }
-        }
-    }
-
-    /// Servers that are to vote and do not yet: they were added, or taken in again.
+    /// Servers that are to vote and do not yet: they were taken in again. Those that a client adds or
+    /// removes are none of these: see [`super::membership`].
     async fn promote_newcomers(&self) {
-        for server in self.caught_up_newcomers() {
+        let newcomers = self.caught_up_newcomers();
+        if newcomers.is_empty() {
+            return;
+        }
+        let _turn = self.members.take_turn().await;
+        for server in newcomers {
             let change = ChangeMembers::AddVoterIds([server].into());
             match self.raft.change_membership(change, true).await {
                 Ok(_) => tracing::info!(server, "a server has caught up, and votes from now on"),
@@ -189,6 +177,7 @@ impl Consensus {
         membership
             .nodes()
             .filter(|(server, node)| !voters.contains(server) && !node.observer)
+            .filter(|(_, node)| node.standing == types::Standing::Member)
             .map(|(server, _)| *server)
             .filter(caught_up)
             .collect()
@@ -208,6 +197,7 @@ impl Consensus {
         if self.known_incarnation(server) >= Some(rejoin.incarnation) {
             return refuse("its new data would be older than the one it is known by".to_owned());
         }
+        let _turn = self.members.take_turn().await;
         let Some(node) = self.member_node(server) else {
             return refuse("it is no member: add it as a new server".to_owned());
         };

@@ -6,11 +6,13 @@
 //! code.
 
 pub mod admission;
+pub mod agreement;
 pub mod applier;
 pub mod compaction;
 mod duties;
 pub mod formation;
 pub mod log_store;
+pub mod membership;
 pub mod network;
 pub mod proposals;
 pub mod pump;
@@ -28,7 +30,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use openraft::{ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
-use quorate_protocol::SessionId;
+use quorate_protocol::{SessionId, Zxid};
 use quorate_state::{Action, Command, Connection, Origin, Rules, State};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -36,10 +38,14 @@ use tokio_util::task::TaskTracker;
 
 pub use admission::Admission;
 
+use self::agreement::Agreement;
 use self::applier::Applier;
 use self::compaction::{Compaction, Progress};
-use self::formation::{FormationError, Listed, Plan};
+use self::formation::{FormationError, Plan};
 use self::log_store::LogStore;
+use self::membership::caller::Change;
+use self::membership::plan::Wish;
+use self::membership::{MemberRules, Members};
 use self::proposals::Proposals;
 use self::pump::{Leadership, Pump};
 use self::rounds::{Rounds, Waiter};
@@ -113,7 +119,6 @@ pub struct Parts {
     /// How to begin.
     pub plan: Plan,
     /// The configured servers; none on a server that was told of no ensemble.
-    pub listed: Listed,
     pub peers: Peers,
     pub rules: Rules,
     pub log: LogStore,
@@ -135,6 +140,7 @@ pub struct Parts {
     pub touch_interval: Duration,
     /// How long a server may hear of no majority before it stops serving.
     pub isolation_limit: Duration,
+    pub member_rules: MemberRules,
 }
 
 /// Writes the commands of this server.
@@ -178,6 +184,7 @@ pub struct Consensus {
     proposals: Arc<Proposals>,
     rounds: Arc<Rounds>,
     sessions: Arc<SessionTracker>,
+    members: Arc<Members>,
     isolation_limit: Duration,
     compaction_failed: watch::Receiver<Option<String>>,
     stop: CancellationToken,
@@ -241,12 +248,14 @@ impl Consensus {
             replica: Arc::clone(&parts.replica),
             snapshots: parts.snapshots.clone(),
             proposals: Arc::clone(&proposals),
+            metrics: Arc::clone(&parts.metrics),
             incarnation: parts.incarnation,
             progress: Arc::clone(&progress),
             last_applied: parts.last_applied,
             membership: parts.membership,
         };
         let config = settings().validate().map_err(engine)?;
+        let log = Arc::clone(parts.log.log());
         let raft = Raft::new(
             parts.server,
             Arc::new(config),
@@ -268,6 +277,22 @@ impl Consensus {
             peers: parts.peers.clone(),
         };
         tasks.spawn(pump.run(stop.clone()));
+        let members = Arc::new(Members::new(
+            raft.clone(),
+            parts.server,
+            parts.peers.clone(),
+            Arc::clone(&parts.replica),
+            Arc::clone(&zxids),
+            log,
+            Arc::clone(&parts.clock),
+            Arc::clone(&parts.metrics),
+            parts.member_rules,
+        ));
+        tasks.spawn(Arc::clone(&members).keep_up(stop.clone()));
+        let agreement = Agreement {
+            members: Arc::clone(&members),
+        };
+        tasks.spawn(agreement.run(stop.clone()));
         let runner = rounds::Runner {
             raft: raft.clone(),
             author: author.clone(),
@@ -283,6 +308,7 @@ impl Consensus {
         let (failed, compaction_failed) = watch::channel(None);
         let compaction = Compaction {
             raft: raft.clone(),
+            members: Arc::clone(&members),
             replica: Arc::clone(&parts.replica),
             progress,
             snapshots: parts.snapshots.clone(),
@@ -299,6 +325,7 @@ impl Consensus {
             proposals,
             rounds,
             sessions: parts.sessions,
+            members,
             isolation_limit: parts.isolation_limit,
             clock: parts.clock,
             compaction_failed,
@@ -315,7 +342,7 @@ impl Consensus {
             newcomer: Notify::new(),
             replica: parts.replica,
         });
-        consensus.take_up_duties(parts.listed);
+        consensus.take_up_duties();
         Ok(consensus)
     }
 
@@ -351,6 +378,23 @@ impl Consensus {
     /// Has an answer given once a majority has confirmed a round that begins from now on.
     pub fn ask_round(&self, waiter: Waiter) {
         self.rounds.ask(waiter);
+    }
+
+    /// Has the leader change the members as a client wishes, and the client answered in its turn.
+    pub fn change_members(&self, change: Change) {
+        let members = Arc::clone(&self.members);
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = change.run(&members) => {}
+                () = stop.cancelled() => {}
+            }
+        });
+    }
+
+    /// Who belongs to the ensemble.
+    pub fn members(&self) -> &Arc<Members> {
+        &self.members
     }
 
     /// Who leads, as far as this server knows.
@@ -402,6 +446,19 @@ impl Consensus {
     async fn answer(&self, question: Question) -> Answer {
         match question {
             Question::Round { touched } => self.confirm_round(touched).await,
+            Question::Digests => {
+                let digests = self.members.replica.digests().into_iter();
+                let at = digests.map(|(zxid, digest)| (zxid.0, digest)).collect();
+                Answer::Digests { at }
+            }
+            Question::Contradict { zxid, digest } => {
+                self.members.contradict(Zxid(zxid), digest);
+                Answer::Done
+            }
+            Question::Reconfig(asked) => {
+                let (wish, asker, patience) = Wish::from_wire(asked);
+                self.members.answer_change(wish, asker, patience).await
+            }
         }
     }
 

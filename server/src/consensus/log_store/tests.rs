@@ -8,7 +8,7 @@ use openraft::testing::log::{StoreBuilder, Suite};
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
-use super::super::types::{EntryPayload, PeerNode, SnapshotMeta, StoredMembership};
+use super::super::types::{EntryPayload, PeerNode, SnapshotMeta, Standing, StoredMembership};
 use super::*;
 use crate::storage::log::LogOptions;
 use crate::storage::{DataDir, Identity};
@@ -156,7 +156,12 @@ async fn entries_votes_and_log_ids_come_back_after_a_restart() {
     let node = PeerNode {
         host: "a".to_owned(),
         quorum_port: 1,
+        election_port: 2,
         client_address: "b:2".to_owned(),
+        line: "a:1:2:observer;b:2".to_owned(),
+        observer: true,
+        standing: Standing::Leaving,
+        changed_ms: 7,
     };
     let nodes = std::collections::BTreeMap::from([(1, node)]);
     let membership = Membership::new(vec![[1].into()], nodes).unwrap();
