@@ -487,6 +487,16 @@ impl Ensemble {
         }
     }
 
+    /// The process of a server.
+    ///
+    /// # Panics
+    /// If it does not run.
+    #[must_use]
+    pub fn pid(&self, id: u64) -> u32 {
+        let process = self.server(id).process.as_ref();
+        process.expect("a test knows which servers run").id()
+    }
+
     /// Sends a signal by name.
     ///
     /// # Errors
