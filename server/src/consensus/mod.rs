@@ -19,6 +19,8 @@ pub mod pump;
 pub mod rounds;
 mod service;
 pub mod snapshot_io;
+#[cfg(test)]
+mod tests;
 mod translate;
 pub mod types;
 
@@ -196,6 +198,9 @@ pub struct Consensus {
     snapshot_room: Arc<Semaphore>,
     /// When the leader was last heard, in milliseconds of the monotonic clock; 0 is never.
     leader_heard_ms: AtomicU64,
+    /// When a majority was last known to be there, while this server led or started; by the same
+    /// clock. A change of role forgets neither of the two.
+    majority_heard_ms: AtomicU64,
     /// All that was agreed on before the start has been applied.
     settled: watch::Sender<bool>,
     /// Servers that have presented themselves, with the incarnations they said.
@@ -333,6 +338,7 @@ impl Consensus {
             snapshots: parts.snapshots,
             snapshot_room: Arc::new(Semaphore::new(1)),
             leader_heard_ms: AtomicU64::new(0),
+            majority_heard_ms: AtomicU64::new(0),
             settled: watch::Sender::new(alone),
             seen: Mutex::default(),
             newcomer: Notify::new(),
@@ -404,11 +410,14 @@ impl Consensus {
         *self.settled.borrow() && self.hears_majority()
     }
 
-    /// Whether it leads and a majority has answered it, or it has heard the leader, within the limit.
+    /// Whether, within the limit, a majority has answered this server as the leader, or it has heard
+    /// one. Who has just won or lost an election has heard either before it: that counts, or every
+    /// election would cost the clients of these servers their connections.
     fn hears_majority(&self) -> bool {
         use openraft::Instant;
         use openraft::async_runtime::watch::WatchReceiver;
 
+        let now_ms = self.clock.monotonic_ms();
         let metrics = self.raft.metrics();
         let now = metrics.borrow_watched();
         if now.state == ServerState::Leader {
@@ -416,17 +425,23 @@ impl Consensus {
             if membership.voter_ids().nth(1).is_none() {
                 return true;
             }
-            return now
-                .last_quorum_acked
-                .is_some_and(|at| at.elapsed() < self.isolation_limit);
+            if let Some(at) = now.last_quorum_acked {
+                let ago_ms = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
+                self.note_majority(now_ms.saturating_sub(ago_ms));
+            }
         }
         drop(now);
-        let heard_ms = self.leader_heard_ms.load(Relaxed);
-        if heard_ms == 0 {
-            return false;
-        }
-        let silent_ms = self.clock.monotonic_ms().saturating_sub(heard_ms);
-        u128::from(silent_ms) < self.isolation_limit.as_millis()
+        let heard_ms = self
+            .leader_heard_ms
+            .load(Relaxed)
+            .max(self.majority_heard_ms.load(Relaxed));
+        let silent_ms = now_ms.saturating_sub(heard_ms);
+        heard_ms != 0 && u128::from(silent_ms) < self.isolation_limit.as_millis()
+    }
+
+    /// Takes note that a majority was there at `at_ms`, by the monotonic clock.
+    fn note_majority(&self, at_ms: u64) {
+        self.majority_heard_ms.fetch_max(at_ms, Relaxed);
     }
 
     /// Answers another server.
