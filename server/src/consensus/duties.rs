@@ -297,7 +297,10 @@ impl View for Consensus {
         let metrics = metrics.borrow_watched();
         if metrics.state == ServerState::Leader {
             // One that a majority has left does not know it by itself.
-            let is_alone = metrics.membership_config.voter_ids().eq([self.author.server]);
+            let is_alone = metrics
+                .membership_config
+                .voter_ids()
+                .eq([self.author.server]);
             let acknowledged = metrics.last_quorum_acked.as_ref();
             return is_alone || acknowledged.is_some_and(|at| at.elapsed() < LEADER_PATIENCE);
         }
