@@ -195,6 +195,18 @@ impl Replica {
         }
     }
 
+    /// Changes the state as no entry of the log says.
+    #[cfg(test)]
+    pub(crate) fn corrupt(&self) {
+        let mut state = self.state.write();
+        let zxid = state.last_zxid();
+        let wrong = Configuration {
+            members: "server.7=nowhere:1:2:participant\n".to_owned(),
+            changed_ms: 7,
+        };
+        state.configure(zxid, &wrong);
+    }
+
     /// The digests of the state at the last checkpoints, and as it is now.
     pub fn digests(&self) -> Digests {
         let state = self.state.read();

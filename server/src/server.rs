@@ -318,3 +318,6 @@ fn random<const N: usize>(randomness: &dyn Randomness) -> [u8; N] {
     randomness.fill(&mut bytes);
     bytes
 }
+
+#[cfg(test)]
+mod tests;

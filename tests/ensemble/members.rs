@@ -11,8 +11,9 @@ use quorate_protocol::{ErrorCode, EventType, Request};
 use quorate_tests::client::{Connection, Reply, create, get_data, is_closed, set_data};
 use quorate_tests::ensemble::{Ensemble, PATIENCE};
 use quorate_tests::server::Product;
+use rand::Rng;
 
-use crate::scene::{product, say};
+use crate::scene::{faults, play, product, say};
 
 pub(crate) const CONFIG: &str = "/zookeeper/config";
 /// `super:secret`.
@@ -423,4 +424,73 @@ fn a_leader_that_is_told_to_stop_hands_over_first() {
         ensemble.start().unwrap();
         leader = ensemble.leader().unwrap_or(next);
     }
+}
+
+/// Asks one server after the other until the members are these. Whoever is asked may be killed
+/// meanwhile.
+fn insist(ensemble: &Ensemble, request: &Request, is_done: impl Fn(&[String]) -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    let mut last = String::new();
+    for id in (1..=3).cycle() {
+        assert!(Instant::now() < deadline, "{request:?}: {last}");
+        std::thread::sleep(Duration::from_millis(50));
+        if !ensemble.awake().contains(&id) {
+            continue;
+        }
+        let asked = || -> std::io::Result<Vec<String>> {
+            let mut client = Connection::open(ensemble.address(id), SESSION_MS)?;
+            let auth = Request::Auth(Auth {
+                auth_type: 0,
+                scheme: Some("digest".to_owned()),
+                auth: Some(Bytes::from_static(b"super:secret")),
+            });
+            client.call(&auth)?;
+            let reply = client.call(request)?;
+            say(&format!("server {id}: reconfig {}", reply.code()));
+            client.call(&quorate_tests::client::sync(CONFIG))?;
+            let now = client.call(&get_data(CONFIG, false))?;
+            client.call(&Request::CloseSession)?;
+            Ok(parts(&text(&now)).0)
+        };
+        match asked() {
+            Ok(members) if is_done(&members) => return,
+            Ok(members) => last = format!("{members:?}"),
+            Err(error) => last = error.to_string(),
+        }
+    }
+}
+
+#[test]
+fn members_change_under_load_while_leaders_are_killed() {
+    let test = "members_change_under_load_while_leaders_are_killed";
+    if product() != Product::Quorate {
+        return;
+    }
+    play(test, ensemble(3), |scene| {
+        scene.ensemble.add_stranger(4).unwrap();
+        let line = scene.ensemble.member_line(4);
+        let joins = join_and_leave(&line, "", -1);
+        let leaves = join_and_leave("", "4", -1);
+        for _ in 0..faults(2) {
+            scene.ensemble.spawn(4).unwrap();
+            for (request, is_member) in [(&joins, true), (&leaves, false)] {
+                scene.load();
+                let leader = scene.leader();
+                let follower = scene.follower();
+                let mut client = admin(&scene.ensemble, follower);
+                client.send(request).unwrap();
+                // Before it has begun, in the midst of it, or after.
+                std::thread::sleep(Duration::from_millis(scene.rng.random_range(0..1000)));
+                scene.kill(&[leader]);
+                insist(&scene.ensemble, request, |members| {
+                    members.contains(&line) == is_member
+                });
+                scene.load();
+                if !is_member {
+                    scene.ensemble.kill(4);
+                }
+                scene.recover();
+            }
+        }
+    });
 }

@@ -220,6 +220,12 @@ impl Members {
         true
     }
 
+    /// Changes this server's state as no entry of the log says.
+    #[cfg(test)]
+    pub(crate) fn corrupt(&self) {
+        self.replica.corrupt();
+    }
+
     /// Stands for election or not: only without any reason against it.
     fn abstain(&self, reason: Abstention, abstains: bool) {
         let mut reasons = self.abstentions.lock();
