@@ -282,7 +282,9 @@ impl View for Consensus {
     }
 
     fn incarnation_of(&self, server: u64) -> Option<u64> {
+        // Until the log has it, what this server has seen counts: that one may have voted already.
         self.known_incarnation(server)
+            .or_else(|| self.seen.lock().get(&server).copied())
     }
 
     fn is_member(&self, server: u64) -> bool {
