@@ -48,7 +48,7 @@ pub(crate) struct Outcome {
     /// Nanoseconds.
     pub(crate) latency: Histogram<u64>,
     pub(crate) ops: u64,
-    /// Replies in all, those before and after measuring included.
+    /// Completed operations in all, those before and after measuring included.
     pub(crate) replies: u64,
     pub(crate) elapsed: Duration,
     /// How often each error code came, the warm-up included.
@@ -89,6 +89,14 @@ impl Outcome {
         self.created_until = self.created_until.max(other.created_until);
     }
 
+    /// Not a number if the span was too short for one operation to be begun and ended in it.
+    pub(crate) fn latency_us(&self, quantile: f64) -> f64 {
+        if self.latency.is_empty() {
+            return f64::NAN;
+        }
+        self.latency.value_at_quantile(quantile) as f64 / 1e3
+    }
+
     pub(crate) fn ops_per_second(&self) -> f64 {
         self.ops as f64 / self.elapsed.as_secs_f64().max(f64::MIN_POSITIVE)
     }
@@ -102,6 +110,8 @@ struct Pending {
     xid: i32,
     slot: u8,
     sent_ns: u64,
+    /// Whether its reply completes an operation.
+    is_last: bool,
 }
 
 struct Connection {
@@ -325,6 +335,9 @@ impl<'a> Driver<'a> {
                 *self.outcome.errors.entry(reply.err).or_default() += 1;
             }
             replies += 1;
+            if !pending.is_last {
+                continue;
+            }
             if counting && pending.sent_ns >= self.measured_from_ns {
                 let latency_ns = now_ns.saturating_sub(pending.sent_ns);
                 self.outcome.latency.saturating_record(latency_ns.max(1));
@@ -340,25 +353,30 @@ impl<'a> Driver<'a> {
         Ok(replies)
     }
 
-    /// Encodes as many new requests as replies came.
+    /// Encodes as many new operations as were completed.
     fn refill(&mut self, index: usize, now_ns: u64) {
         let connection = &mut self.connections[index];
-        while self.phase < Phase::Draining && connection.pending.len() < self.plan.outstanding {
+        let requests = self.workload.requests_per_op();
+        let room_until = requests * (self.plan.outstanding - 1);
+        while self.phase < Phase::Draining && connection.pending.len() <= room_until {
             if let (Phase::Measuring, Stop::Count(count)) = (self.phase, self.plan.stop) {
                 if self.sent_measured >= count {
                     return;
                 }
                 self.sent_measured += 1;
             }
-            let xid = connection.next_xid;
-            connection.next_xid = xid.wrapping_add(1).max(1);
-            let slot = self.workload.next(&mut connection.output, xid);
-            connection.pending.push_back(Pending {
-                xid,
-                slot,
-                sent_ns: now_ns,
-            });
-            self.outstanding_total += 1;
+            for request in 1..=requests {
+                let xid = connection.next_xid;
+                connection.next_xid = xid.wrapping_add(1).max(1);
+                let slot = self.workload.next(&mut connection.output, xid);
+                connection.pending.push_back(Pending {
+                    xid,
+                    slot,
+                    sent_ns: now_ns,
+                    is_last: request == requests,
+                });
+            }
+            self.outstanding_total += requests;
         }
     }
 

@@ -61,8 +61,16 @@ pub(crate) enum BenchError {
         doing: &'static str,
         why: &'static str,
     },
+    #[error("{system}, {cell}: {source}")]
+    Cell {
+        system: &'static str,
+        cell: String,
+        source: Box<BenchError>,
+    },
     #[error("two contenders held one lock")]
     LockHeldTwice,
+    #[error("no server of the ensemble says that it leads; its logs say why")]
+    NoLeader,
     #[error("{0}")]
     Usage(&'static str),
     #[error("{server} ended early ({status}); the end of its output: {output}")]
@@ -73,11 +81,36 @@ pub(crate) enum BenchError {
     },
     #[error("no answer within {seconds} s")]
     NotReady { seconds: u64 },
+    #[error("{server} does not serve ({source}); the end of its output: {output}")]
+    NotServing {
+        server: &'static str,
+        source: Box<BenchError>,
+        output: String,
+    },
     #[error("process {pid} does not show {field}; is it running, and ours to look at?")]
     ProcessUnknown { pid: u32, field: &'static str },
 }
 
 impl BenchError {
+    /// Whether servers that are otherwise correct may cause it, when the machine is too busy for
+    /// them to keep in touch: a run may be repeated after it.
+    pub(crate) fn is_outage(&self) -> bool {
+        match self {
+            Self::Cell { source, .. } => source.is_outage(),
+            Self::Connect { .. }
+            | Self::Io { .. }
+            | Self::NoSession
+            | Self::Closed
+            | Self::Stalled { .. }
+            | Self::Refused { .. }
+            | Self::Failed(_)
+            | Self::Http2 { .. }
+            | Self::Grpc { .. }
+            | Self::NoLeader => true,
+            _ => false,
+        }
+    }
+
     pub(crate) fn io(doing: &'static str) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::Io { doing, source }
     }

@@ -209,6 +209,9 @@ struct EnsembleArgs {
     /// etcd's server, by default where Debian's package etcd-server has it
     #[arg(long, default_value = "/usr/bin/etcd")]
     etcd: PathBuf,
+    /// Only the operations whose name contains this
+    #[arg(long, default_value = "")]
+    only: String,
 }
 
 /// Frames of more than 1 MiB are refused by servers, and a multi carries 100 creates.
@@ -325,7 +328,7 @@ fn compare(args: CompareArgs) -> Result<(), BenchError> {
 
 fn compare_ensemble(args: EnsembleArgs) -> Result<(), BenchError> {
     let (starts, rounds, seconds, warmup, first_warmup) = if args.short {
-        (1, 2, 0.6, 0.2, 10.0)
+        (1, 2, 1.0, 0.3, 10.0)
     } else {
         (2, 3, 2.0, 0.5, 30.0)
     };
@@ -333,6 +336,7 @@ fn compare_ensemble(args: EnsembleArgs) -> Result<(), BenchError> {
     let config = EnsembleConfig {
         programs: common.programs(),
         etcd: args.etcd,
+        only: args.only,
         dir: common.dir,
         short: args.short,
         starts: common.starts.unwrap_or(starts),

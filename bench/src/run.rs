@@ -116,7 +116,7 @@ pub(crate) fn measure(
 
 impl Measurement {
     pub(crate) fn latency_us(&self, quantile: f64) -> f64 {
-        self.outcome.latency.value_at_quantile(quantile) as f64 / 1_000.0
+        self.outcome.latency_us(quantile)
     }
 
     /// What one operation cost the generator itself.

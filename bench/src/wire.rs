@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::BytesMut;
 use quorate_protocol::frame::write_frame;
-use quorate_protocol::request::{Create, SetData, Watched};
+use quorate_protocol::request::{Create, PathOnly, SetData, Watched};
 use quorate_protocol::{AclEntry, Request, RequestHeader, Stat, Xid, jute};
 
 use crate::error::BenchError;
@@ -93,6 +93,14 @@ impl Template {
         let request = Request::GetData(unwatched(paths.child(0, 0)));
         let reply = ReplyBytes::Exactly(4 + data_bytes + Stat::JUTE_BYTES);
         Self::new("get", paths, &request, true, reply)
+    }
+
+    /// Of the parent: what is named does not matter.
+    pub(crate) fn sync(paths: &Paths) -> Result<Self, BenchError> {
+        let path = paths.parent(0);
+        let reply = ReplyBytes::Exactly(4 + path.len());
+        let request = Request::Sync(PathOnly { path });
+        Self::new("sync", paths, &request, false, reply)
     }
 
     pub(crate) fn exists(paths: &Paths) -> Result<Self, BenchError> {

@@ -13,6 +13,8 @@ pub(crate) enum Op {
     Get,
     Exists,
     Children,
+    /// A sync and a get behind it, as one operation: ZooKeeper's way to read the latest.
+    SyncedGet,
     /// Gets and sets, in the proportion of --read-percent.
     Mixed,
 }
@@ -25,6 +27,7 @@ impl Op {
             Self::Get => "get",
             Self::Exists => "exists",
             Self::Children => "children",
+            Self::SyncedGet => "sync and get",
             Self::Mixed => "mixed",
         }
     }
@@ -42,9 +45,11 @@ pub(crate) struct Shape {
 /// Draws requests for one driver; drivers of one run share no znode they create.
 #[derive(Debug)]
 pub(crate) struct Workload {
-    templates: [Template; 5],
+    templates: [Template; 6],
     op: Op,
     read_percent: u32,
+    /// Whether the request before was the sync of an operation whose get comes next.
+    is_synced: bool,
     shape: Shape,
     next_created: u32,
     created_step: u32,
@@ -56,11 +61,13 @@ fn slot(op: Op) -> u8 {
     match op {
         Op::Create => 0,
         Op::Set => 1,
-        Op::Get | Op::Mixed => 2,
+        Op::Get | Op::SyncedGet | Op::Mixed => 2,
         Op::Exists => 3,
         Op::Children => 4,
     }
 }
+
+const SYNC_SLOT: u8 = 5;
 
 impl Workload {
     /// `driver` of `drivers` (counted from 0): creates the `driver`th, then every `drivers`th znode
@@ -81,14 +88,21 @@ impl Workload {
                 Template::get(paths, shape.data_bytes)?,
                 Template::exists(paths)?,
                 Template::children(paths)?,
+                Template::sync(paths)?,
             ],
             op,
             read_percent,
+            is_synced: false,
             shape,
             next_created: created_from + driver,
             created_step: drivers,
             random: Random::new(u64::from(driver) + 1),
         })
+    }
+
+    /// How many requests make one operation. They are sent together.
+    pub(crate) fn requests_per_op(&self) -> usize {
+        if self.op == Op::SyncedGet { 2 } else { 1 }
     }
 
     /// Appends the next request and says which kind it is.
@@ -108,7 +122,8 @@ impl Workload {
             _ => self.random.below(self.shape.keys),
         };
         let (parent, child) = place(number, self.shape.parents);
-        let slot = slot(op);
+        self.is_synced = op == Op::SyncedGet && !self.is_synced;
+        let slot = if self.is_synced { SYNC_SLOT } else { slot(op) };
         self.templates[usize::from(slot)].emit(out, xid, parent, child);
         slot
     }
@@ -193,6 +208,17 @@ mod tests {
             gets += u32::from(workload.next(&mut frame, xid) == slot(Op::Get));
         }
         assert!((8_800..9_200).contains(&gets), "{gets} of 10000");
+    }
+
+    #[test]
+    fn a_read_of_the_latest_is_a_sync_and_then_a_get() {
+        let mut workload = workload(Op::SyncedGet, 0, 1);
+        assert_eq!(workload.requests_per_op(), 2);
+        let slots: Vec<u8> = (0..4)
+            .map(|xid| workload.next(&mut Vec::new(), xid))
+            .collect();
+        let get = slot(Op::Get);
+        assert_eq!(slots, [SYNC_SLOT, get, SYNC_SLOT, get]);
     }
 
     #[test]

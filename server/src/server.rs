@@ -136,6 +136,7 @@ impl Server {
             }),
             |purged| snapshot_io::load_newest(&snapshots, purged),
         )?;
+        snapshot_io::drop_contradicted(&log, loaded.last_applied)?;
         let log = Arc::new(log);
         let identity = data_dir.known_identity()?;
         let plan = match plan {
@@ -262,6 +263,12 @@ impl Server {
     /// Where clients connect.
     pub fn client_address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The engine, for tests of several servers in one process.
+    #[cfg(test)]
+    pub(crate) fn consensus(&self) -> &Arc<Consensus> {
+        &self.consensus
     }
 
     /// Resolves when clients are served: a server of several has to find the others first. Cancel

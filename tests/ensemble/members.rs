@@ -204,10 +204,7 @@ fn a_server_joins_and_leaves_while_clients_work() {
     );
     assert_eq!(fourth.call(&create("/by-4", b"", 0)).unwrap().code(), 0);
     wait_for_members(&ensemble, 4, &[1, 2, 3, 4]);
-    assert_eq!(
-        ensemble.word(4, "srvr").unwrap().contains("Mode: follower"),
-        true
-    );
+    assert!(ensemble.word(4, "srvr").unwrap().contains("Mode: follower"));
 
     // The old version is not the one any more.
     let stale = admin.call(&join_and_leave("", "4", version)).unwrap();

@@ -67,17 +67,20 @@ impl Child {
     pub(crate) fn check_running(&mut self) -> Result<(), BenchError> {
         match self.child.try_wait() {
             Ok(None) => Ok(()),
-            Ok(Some(status)) => {
-                let output = fs::read(&self.output).unwrap_or_default();
-                let from = output.len().saturating_sub(OUTPUT_SHOWN_BYTES);
-                Err(BenchError::ServerEnded {
-                    server: self.name,
-                    status: status.to_string(),
-                    output: String::from_utf8_lossy(&output[from..]).into_owned(),
-                })
-            }
+            Ok(Some(status)) => Err(BenchError::ServerEnded {
+                server: self.name,
+                status: status.to_string(),
+                output: self.output_end(),
+            }),
             Err(error) => Err(BenchError::io("watching a server")(error)),
         }
+    }
+
+    /// The end of what it has printed.
+    pub(crate) fn output_end(&self) -> String {
+        let output = fs::read(&self.output).unwrap_or_default();
+        let from = output.len().saturating_sub(OUTPUT_SHOWN_BYTES);
+        String::from_utf8_lossy(&output[from..]).into_owned()
     }
 
     /// Asks the process to end, and waits until it has.

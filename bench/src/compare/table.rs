@@ -173,7 +173,10 @@ fn median(values: &mut [f64]) -> Option<f64> {
 }
 
 pub(crate) fn show(value: Option<f64>, decimals: usize) -> String {
-    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.decimals$}"))
+    match value {
+        Some(value) if !value.is_nan() => format!("{value:.decimals$}"),
+        _ => "-".to_owned(),
+    }
 }
 
 pub(crate) fn show_ratio(ratio: Option<Ratio>) -> String {

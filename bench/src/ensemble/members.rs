@@ -106,26 +106,36 @@ impl Ensemble {
         Ok(ensemble)
     }
 
-    fn wait_until_ready(&mut self) -> Result<(), BenchError> {
+    /// Returns once every server serves.
+    pub(crate) fn wait_until_ready(&mut self) -> Result<(), BenchError> {
         let since = Instant::now();
         for index in 0..self.servers.len() {
-            let server = self.servers[index];
-            let members = &mut self.members;
-            let mut check = || members.iter_mut().try_for_each(Child::check_running);
-            match self.system {
-                System::ZooKeeper | System::Quorate => {
-                    ready::wait(server, since, START_PATIENCE, check)?;
-                }
-                System::Etcd => {
-                    while let Err(error) = ask_etcd_to_read(server) {
-                        check()?;
-                        if since.elapsed() > START_PATIENCE {
-                            return Err(error);
-                        }
-                        thread::sleep(RETRY);
-                    }
+            match self.wait_for(self.servers[index], since) {
+                Ok(()) => {}
+                Err(ended @ BenchError::ServerEnded { .. }) => return Err(ended),
+                Err(source) => {
+                    return Err(BenchError::NotServing {
+                        server: self.system.name(),
+                        source: Box::new(source),
+                        output: self.members[index].output_end(),
+                    });
                 }
             }
+        }
+        Ok(())
+    }
+
+    fn wait_for(&mut self, server: SocketAddr, since: Instant) -> Result<(), BenchError> {
+        let mut check = || self.members.iter_mut().try_for_each(Child::check_running);
+        if self.system != System::Etcd {
+            return ready::wait(server, since, START_PATIENCE, check).map(|_| ());
+        }
+        while let Err(error) = ask_etcd_to_read(server) {
+            check()?;
+            if since.elapsed() > START_PATIENCE {
+                return Err(error);
+            }
+            thread::sleep(RETRY);
         }
         Ok(())
     }
@@ -147,9 +157,7 @@ impl Ensemble {
                 return Ok(servers);
             }
         }
-        Err(BenchError::Usage(
-            "no server of the ensemble says that it leads",
-        ))
+        Err(BenchError::NoLeader)
     }
 
     /// Asks all to end, and waits until they have.

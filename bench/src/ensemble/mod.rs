@@ -29,6 +29,9 @@ use crate::tree::{MULTI_OPS, Tree};
 use crate::workload::{Op, Shape};
 use crate::{etcd, machine, process};
 
+/// Of one run, after outages.
+const REPETITIONS_MAX: usize = 3;
+
 const SHAPE: Shape = Shape {
     parents: 200,
     keys: 10_000,
@@ -42,6 +45,8 @@ pub(crate) struct EnsembleConfig {
     /// Data folders are made and removed in here.
     pub(crate) dir: PathBuf,
     pub(crate) short: bool,
+    /// What the names of the operations to measure contain.
+    pub(crate) only: String,
     /// How often all servers are started afresh.
     pub(crate) starts: usize,
     /// How often the matrix is gone through after each start.
@@ -86,7 +91,13 @@ fn compare_all(
         progress(&format!("start {} of {}", start + 1, config.starts));
         run_matrix(config, systems, &mut results, progress)?;
     }
-    let _ = write!(report, "{}\n{}", results.aims(), results.markdown());
+    let _ = write!(
+        report,
+        "{}{}\n{}",
+        results.outages(),
+        results.aims(),
+        results.markdown()
+    );
     Ok(report)
 }
 
@@ -145,23 +156,23 @@ fn run_matrix(
         progress(&format!("{} runs", system.name()));
     }
     for bed in &mut beds {
-        let cells = table::cells(true);
+        let cells = cells(config, true);
         let count = u32::try_from(cells.len()).unwrap_or(u32::MAX);
         for cell in cells {
-            bed.measure(cell, Duration::ZERO, config.first_warmup / count)?;
+            let share = config.first_warmup / count;
+            bed.measure_in_the_end(cell, (Duration::ZERO, share), results, progress)?;
         }
     }
     for _ in 0..config.rounds {
-        for cell in table::cells(config.short) {
+        for cell in cells(config, config.short) {
             for turn in 0..beds.len() {
                 if !wait_until_quiet(&beds)? {
                     progress("the servers did not become quiet; measuring all the same");
                 }
                 let bed = &mut beds[turn];
                 let system = bed.ensemble.system;
-                let Some(sample) = bed.measure(cell, config.warmup, config.span)? else {
-                    continue;
-                };
+                let times = (config.warmup, config.span);
+                let sample = bed.measure_in_the_end(cell, times, results, progress)?;
                 progress(&format!(
                     "{}, {}: {} {:.0} ops/s",
                     cell.name(),
@@ -182,6 +193,12 @@ fn run_matrix(
     Ok(())
 }
 
+fn cells(config: &EnsembleConfig, short: bool) -> Vec<Cell> {
+    let mut cells = table::cells(short);
+    cells.retain(|cell| cell.name().contains(&config.only));
+    cells
+}
+
 impl Bed {
     fn make(config: &EnsembleConfig, system: System) -> Result<Self, BenchError> {
         let dir = dir_of(&config.dir, system);
@@ -197,13 +214,57 @@ impl Bed {
         Ok(Self { ensemble, data })
     }
 
-    /// Measures a cell; `None` if there is nothing in this system that it could be done with.
+    /// Measures a cell, and once more if the ensemble could not be reached meanwhile; the report
+    /// says how often that was.
+    fn measure_in_the_end(
+        &mut self,
+        cell: Cell,
+        (warmup, span): (Duration, Duration),
+        results: &mut Results,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<Sample, BenchError> {
+        for _ in 0..REPETITIONS_MAX {
+            match self.measure(cell, warmup, span) {
+                Err(error) if error.is_outage() => {
+                    progress(&format!("{error}; once more"));
+                    results.add_outage(self.ensemble.system);
+                    self.recover()?;
+                }
+                measured => return measured,
+            }
+        }
+        self.measure(cell, warmup, span)
+    }
+
+    /// Waits until all servers serve, and removes what a run left.
+    fn recover(&mut self) -> Result<(), BenchError> {
+        self.ensemble.wait_until_ready()?;
+        match &mut self.data {
+            Data::Tree(tree) => tree.remove_created(),
+            Data::Keys(keys) => keys.remove_created(),
+        }
+    }
+
     fn measure(
         &mut self,
         cell: Cell,
         warmup: Duration,
         span: Duration,
-    ) -> Result<Option<Sample>, BenchError> {
+    ) -> Result<Sample, BenchError> {
+        self.try_to_measure(cell, warmup, span)
+            .map_err(|source| BenchError::Cell {
+                system: self.ensemble.system.name(),
+                cell: format!("{}, {}", cell.name(), cell.shape()),
+                source: Box::new(source),
+            })
+    }
+
+    fn try_to_measure(
+        &mut self,
+        cell: Cell,
+        warmup: Duration,
+        span: Duration,
+    ) -> Result<Sample, BenchError> {
         let mut servers = self.ensemble.leader_first()?;
         match cell.at {
             At::All => {}
@@ -219,9 +280,7 @@ impl Bed {
                 servers: &servers,
                 pids: &pids,
             };
-            let Some(op) = in_zookeepers_protocol(op) else {
-                return Ok(None);
-            };
+            let op = in_zookeepers_protocol(op);
             let run = RunConfig {
                 op,
                 read_percent: 0,
@@ -235,7 +294,12 @@ impl Bed {
             if op == Op::Create {
                 tree.remove_created()?;
             }
-            return Ok(Some(Sample::of(&measurement)));
+            return Ok(Sample::of(&measurement));
+        }
+        if let (Work::Key(KeyOp::Get | KeyOp::Exists | KeyOp::LinearizableGet), Data::Keys(keys)) =
+            (cell.work, &self.data)
+        {
+            keys.let_go_of_writes()?;
         }
         let cpu_from = process::cpu_of(&pids)?;
         let outcome = match (cell.work, &mut self.data) {
@@ -252,28 +316,26 @@ impl Bed {
         if let (Work::Key(KeyOp::Create), Data::Keys(keys)) = (cell.work, &mut self.data) {
             keys.remove_created()?;
         }
-        Ok(Some(sample_of(&outcome, server_cpu)))
+        Ok(sample_of(&outcome, server_cpu))
     }
 }
 
-/// A read that ZooKeeper's protocol calls linearizable takes two requests, and is not measured.
-fn in_zookeepers_protocol(op: KeyOp) -> Option<Op> {
+fn in_zookeepers_protocol(op: KeyOp) -> Op {
     match op {
-        KeyOp::Create => Some(Op::Create),
-        KeyOp::Set => Some(Op::Set),
-        KeyOp::Get => Some(Op::Get),
-        KeyOp::Exists => Some(Op::Exists),
-        KeyOp::LinearizableGet => None,
+        KeyOp::Create => Op::Create,
+        KeyOp::Set => Op::Set,
+        KeyOp::Get => Op::Get,
+        KeyOp::Exists => Op::Exists,
+        KeyOp::LinearizableGet => Op::SyncedGet,
     }
 }
 
 fn sample_of(outcome: &Outcome, server_cpu: Duration) -> Sample {
-    let latency_us = |quantile| outcome.latency.value_at_quantile(quantile) as f64 / 1e3;
     let us_per = |cpu: Duration, count: u64| cpu.as_secs_f64() * 1e6 / (count.max(1) as f64);
     Sample {
         ops_per_second: outcome.ops_per_second(),
-        p50_us: latency_us(0.5),
-        p99_us: latency_us(0.99),
+        p50_us: outcome.latency_us(0.5),
+        p99_us: outcome.latency_us(0.99),
         server_us_per_op: us_per(server_cpu, outcome.replies),
         generator_us_per_op: us_per(outcome.cpu, outcome.ops),
     }

@@ -41,7 +41,7 @@ impl Cell {
             Work::Key(KeyOp::Set) => "set, 1 KiB (etcd: put)",
             Work::Key(KeyOp::Get) => "get, 1 KiB (etcd: serializable range)",
             Work::Key(KeyOp::Exists) => "exists (etcd: serializable range, keys only)",
-            Work::Key(KeyOp::LinearizableGet) => "etcd only: linearizable range, 1 KiB",
+            Work::Key(KeyOp::LinearizableGet) => "sync and get, 1 KiB (etcd: linearizable range)",
             Work::Lock => "lock hand-overs",
         }
     }
@@ -105,6 +105,7 @@ pub(crate) fn cells(short: bool) -> Vec<Cell> {
 #[derive(Debug, Default)]
 pub(crate) struct Results {
     cells: Vec<(Cell, BTreeMap<System, Vec<Sample>>)>,
+    outages: BTreeMap<System, usize>,
 }
 
 /// Something that was to be reached.
@@ -201,6 +202,26 @@ impl Results {
             self.cells.len() - 1
         });
         self.cells[index].1.entry(system).or_default().push(sample);
+    }
+
+    /// Notes that a run had to be repeated, because the ensemble did not serve throughout.
+    pub(crate) fn add_outage(&mut self, system: System) {
+        *self.outages.entry(system).or_default() += 1;
+    }
+
+    /// A line that says so, if there was an outage.
+    pub(crate) fn outages(&self) -> String {
+        if self.outages.is_empty() {
+            return String::new();
+        }
+        let counts = self.outages.iter();
+        let counts: Vec<String> = counts
+            .map(|(system, count)| format!("{} {count}", system.name()))
+            .collect();
+        format!(
+            "Runs repeated because the ensemble did not serve throughout: {}.\n\n",
+            counts.join(", ")
+        )
     }
 
     /// What was to be reached and what was, as a table in Markdown; the values of a row are in the

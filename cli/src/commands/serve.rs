@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use clap::builder::BoolishValueParser;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use quorate_server::config::{Config, Override};
@@ -47,6 +48,14 @@ const SETTINGS: &[Setting] = &[
         key: "dataLogDir",
         value: "DIR",
         help: "Write-ahead log [default: the data directory]",
+    },
+    Setting {
+        heading: "Ensemble",
+        flag: "server-id",
+        variable: "QUORATE_SERVER_ID",
+        key: "quorate.serverId",
+        value: "N",
+        help: "Which of the servers this one is [default: what the file myid says]",
     },
     Setting {
         heading: "Client port",
@@ -189,6 +198,10 @@ const SETTINGS: &[Setting] = &[
     },
 ];
 
+const SERVERS: &str = "server";
+const SERVERS_VARIABLE: &str = "QUORATE_SERVERS";
+const REJOIN: &str = "rejoin";
+const REJOIN_VARIABLE: &str = "QUORATE_REJOIN";
 const SUPER_DIGEST: &str = "DigestAuthenticationProvider.superDigest";
 const SUPER_DIGEST_VARIABLE: &str = "QUORATE_SUPER_DIGEST";
 const SUPER_DIGEST_FILE: &str = "super-digest-file";
@@ -211,6 +224,29 @@ pub(crate) fn command() -> Command {
                 "Holds user:base64(sha1(user:password)), who passes every ACL. \
                  QUORATE_SUPER_DIGEST may hold the digest itself",
             ),
+    );
+    settings.push(
+        Arg::new(SERVERS)
+            .long(SERVERS)
+            .env(SERVERS_VARIABLE)
+            .hide_env_values(true)
+            .action(ArgAction::Append)
+            .value_name("N=HOST:PORT:PORT[:ROLE][;CLIENT_PORT]")
+            .help_heading("Ensemble")
+            .help(
+                "One of the servers, like a server.N line; give it once for each. \
+                 QUORATE_SERVERS takes them all, with spaces between them",
+            ),
+    );
+    settings.push(
+        Arg::new(REJOIN)
+            .long(REJOIN)
+            .env(REJOIN_VARIABLE)
+            .hide_env_values(true)
+            .action(ArgAction::SetTrue)
+            .value_parser(BoolishValueParser::new())
+            .help_heading("Ensemble")
+            .help("Be taken in again as a new server after the data is lost"),
     );
     Command::new("serve")
         .about("Run a server")
@@ -412,6 +448,21 @@ fn overrides(matches: &ArgMatches) -> Result<Vec<Override>, Failure> {
                 name: name(matches, setting.flag, setting.variable),
             });
         }
+    }
+    let servers = matches.get_many::<String>(SERVERS).into_iter().flatten();
+    for server in servers.flat_map(|servers| servers.split_whitespace()) {
+        overrides.push(Override {
+            key: "quorate.server",
+            value: server.to_owned(),
+            name: name(matches, SERVERS, SERVERS_VARIABLE),
+        });
+    }
+    if matches.get_flag(REJOIN) {
+        overrides.push(Override {
+            key: "quorate.rejoin",
+            value: true.to_string(),
+            name: name(matches, REJOIN, REJOIN_VARIABLE),
+        });
     }
     if let Some(digest) = super_digest(matches, std::env::var_os(SUPER_DIGEST_VARIABLE))? {
         overrides.push(digest);

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::{ChangeMembers, ServerState};
+use openraft::{ChangeMembers, Instant as _, ServerState};
 use tokio::time::sleep;
 
 use super::formation::View;
@@ -18,7 +18,7 @@ use crate::peer_port::wire::{Rejoin, Standing};
 use crate::peer_port::{Answer, Question};
 
 /// How long a leader that was not heard from still counts as one.
-const LEADER_PATIENCE_MS: u64 = 1000;
+const LEADER_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a leader may take to confirm that it is one.
 const ROUND_PATIENCE: Duration = Duration::from_secs(1);
 /// How often what was left undone is tried again.
@@ -59,8 +59,22 @@ impl Consensus {
     /// Tells the dialling side who is where, as the membership changes.
     async fn follow_members(self: Arc<Self>) {
         let mut metrics = self.raft.server_metrics();
+        let mut led_by = None;
         loop {
-            let membership = metrics.borrow_watched().membership_config.clone();
+            let (membership, leader) = {
+                let now = metrics.borrow_watched();
+                let leader = now
+                    .current_leader
+                    .map(|leader| (leader, now.vote.leader_id.term));
+                (now.membership_config.clone(), leader)
+            };
+            if leader != led_by {
+                match leader {
+                    Some((leader, term)) => tracing::info!(leader, term, "there is a leader"),
+                    None => tracing::info!("there is no leader"),
+                }
+                led_by = leader;
+            }
             let nodes: BTreeMap<u64, String> = membership
                 .nodes()
                 .filter(|(server, _)| **server != self.author.server)
@@ -279,16 +293,23 @@ impl View for Consensus {
     }
 
     fn is_current(&self, server: u64) -> bool {
-        let metrics = self.raft.server_metrics();
+        let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         if metrics.state == ServerState::Leader {
-            return true;
+            // One that a majority has left does not know it by itself.
+            let is_alone = metrics
+                .membership_config
+                .voter_ids()
+                .eq([self.author.server]);
+            let acknowledged = metrics.last_quorum_acked.as_ref();
+            return is_alone || acknowledged.is_some_and(|at| at.elapsed() < LEADER_PATIENCE);
         }
-        let age = self
-            .clock
-            .monotonic_ms()
-            .saturating_sub(self.last_heard_from_leader_ms());
-        *self.settled.borrow() && age < LEADER_PATIENCE_MS && metrics.current_leader != Some(server)
+        let now_ms = self.clock.monotonic_ms();
+        let silence = Duration::from_millis(now_ms - self.last_heard_from_leader_ms().min(now_ms));
+        let follows = metrics
+            .current_leader
+            .is_some_and(|leader| leader != server);
+        *self.settled.borrow() && follows && silence < LEADER_PATIENCE
     }
 
     fn on_seen(&self, server: u64, incarnation: u64) {

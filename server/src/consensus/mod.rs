@@ -19,6 +19,8 @@ pub mod pump;
 pub mod rounds;
 mod service;
 pub mod snapshot_io;
+#[cfg(test)]
+mod tests;
 mod translate;
 pub mod types;
 
