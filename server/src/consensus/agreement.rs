@@ -77,7 +77,14 @@ struct Verdict {
 /// Compares what servers have at common zxids.
 fn compare(voters: &BTreeSet<u64>, servers: &BTreeMap<u64, Digests>) -> Verdict {
     let mut verdict = Verdict::default();
-    let zxids: BTreeSet<Zxid> = servers.values().flat_map(BTreeMap::keys).copied().collect();
+    // An empty state and one with the first entry of the log both call themselves 0, and are not
+    // alike: who has applied that entry first would be outvoted by those who have not.
+    let zxids: BTreeSet<Zxid> = servers
+        .values()
+        .flat_map(BTreeMap::keys)
+        .copied()
+        .filter(|zxid| *zxid != Zxid::ZERO)
+        .collect();
     for zxid in zxids {
         let found: BTreeMap<u64, u64> = servers
             .iter()
@@ -295,6 +302,12 @@ mod tests {
         assert_eq!(verdict.wrong, BTreeMap::new());
         assert_eq!(verdict.open, Some(Zxid(10)));
         assert!(verdict.right.is_empty(), "nobody is right yet");
+    }
+
+    #[test]
+    fn the_first_server_to_apply_the_first_entry_is_not_outvoted_by_empty_ones() {
+        let verdict = of_three(&[(1, &[(0, 7)]), (2, &[(0, 7)]), (3, &[(0, 8)])]);
+        assert_eq!(verdict, Verdict::default());
     }
 
     #[test]
