@@ -431,6 +431,7 @@ fn a_leader_that_is_told_to_stop_hands_over_first() {
 fn insist(ensemble: &Ensemble, request: &Request, is_done: impl Fn(&[String]) -> bool) {
     let deadline = Instant::now() + PATIENCE;
     let mut last = String::new();
+    let last_code = std::cell::Cell::new(0);
     for id in (1..=3).cycle() {
         assert!(Instant::now() < deadline, "{request:?}: {last}");
         std::thread::sleep(Duration::from_millis(50));
@@ -446,7 +447,7 @@ fn insist(ensemble: &Ensemble, request: &Request, is_done: impl Fn(&[String]) ->
             });
             client.call(&auth)?;
             let reply = client.call(request)?;
-            say(&format!("server {id}: reconfig {}", reply.code()));
+            last_code.set(reply.code());
             client.call(&quorate_tests::client::sync(CONFIG))?;
             let now = client.call(&get_data(CONFIG, false))?;
             client.call(&Request::CloseSession)?;
@@ -454,7 +455,7 @@ fn insist(ensemble: &Ensemble, request: &Request, is_done: impl Fn(&[String]) ->
         };
         match asked() {
             Ok(members) if is_done(&members) => return,
-            Ok(members) => last = format!("{members:?}"),
+            Ok(members) => last = format!("{}, {members:?}", last_code.get()),
             Err(error) => last = error.to_string(),
         }
     }
@@ -476,7 +477,7 @@ fn members_change_under_load_while_leaders_are_killed() {
             for (request, is_member) in [(&joins, true), (&leaves, false)] {
                 scene.load();
                 let leader = scene.leader();
-                let follower = scene.follower();
+                let follower = (1..=3).find(|id| *id != leader).unwrap();
                 let mut client = admin(&scene.ensemble, follower);
                 client.send(request).unwrap();
                 // Before it has begun, in the midst of it, or after.
