@@ -180,7 +180,12 @@ impl Measurement {
             ("max", 1.0),
         ];
         for (name, quantile) in quantiles {
-            let _ = write!(json, ",\"{name}_us\":{:.1}", self.latency_us(quantile));
+            let latency_us = self.latency_us(quantile);
+            if latency_us.is_nan() {
+                let _ = write!(json, ",\"{name}_us\":null");
+            } else {
+                let _ = write!(json, ",\"{name}_us\":{latency_us:.1}");
+            }
         }
         let _ = write!(json, ",\"generator_us_per_op\":{:.3}", self.own_us_per_op());
         if let Some(us_per_op) = self.server_us_per_op() {

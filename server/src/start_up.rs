@@ -11,7 +11,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::config::{Config, PeerAddress};
 use crate::consensus::Consensus;
-use crate::consensus::formation::{Applicant, FormationError, Gate, Listed, Plan, View};
+use crate::consensus::formation::{Applicant, FormationError, Listed, Plan};
+use crate::consensus::gate::{Gate, View};
 use crate::consensus::types::PeerNode;
 use crate::peer_port::listener::{self, PeerPort};
 use crate::peer_port::{Door, Peers};

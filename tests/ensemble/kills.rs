@@ -7,7 +7,7 @@ use crate::scene::{ensemble, faults, play};
 fn a_killed_leader_costs_clients_of_the_others_nothing() {
     let test = "a_killed_leader_costs_clients_of_the_others_nothing";
     play(test, ensemble(3, None), |scene| {
-        for _ in 0..faults(3) {
+        for _ in 0..faults(2) {
             scene.load();
             let leader = scene.leader();
             scene.kill(&[leader]);

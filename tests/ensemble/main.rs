@@ -9,6 +9,8 @@
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
 mod clients;
+mod disks;
+mod joining;
 mod kills;
 mod members;
 mod partitions;

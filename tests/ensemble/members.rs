@@ -15,9 +15,9 @@ use rand::Rng;
 
 use crate::scene::{faults, play, product, say, skip};
 
-const CONFIG: &str = "/zookeeper/config";
+pub(crate) const CONFIG: &str = "/zookeeper/config";
 /// `super:secret`.
-const SUPER_DIGEST: &str = "super:lK75jTNcA+U9vtVEw5vB51mj/w4=";
+pub(crate) const SUPER_DIGEST: &str = "super:lK75jTNcA+U9vtVEw5vB51mj/w4=";
 /// Long enough for a third of it to see a server join on a busy machine.
 const SESSION_MS: i32 = 60_000;
 

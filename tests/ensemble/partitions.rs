@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use quorate_tests::faults::{Place, enter};
+use rand::Rng;
 
 use crate::scene::{Scene, ensemble, faults, play, skip};
 
@@ -19,7 +20,7 @@ fn in_own_network(test: &str, servers: u64, cut: impl Fn(&mut Scene<'_>)) {
     match enter(&whole_name, servers).unwrap() {
         Place::Inside(network) => {
             play(test, ensemble(servers, Some(network)), |scene| {
-                for _ in 0..faults(2) {
+                for _ in 0..faults(1) {
                     scene.load();
                     cut(scene);
                     // Whoever is connected to a majority serves, at once and when all timers are out.
@@ -120,5 +121,21 @@ fn a_leader_that_sees_one_of_two_followers_still_serves() {
         scene.disturb(&[leader, follower]);
         let network = scene.ensemble.network.as_mut().unwrap();
         network.split(&[&[leader], &[follower]]).unwrap();
+    });
+}
+
+/// Fault F19: connections between servers end in the middle of what they carry. What was forwarded is
+/// done once, and clients notice nothing.
+#[test]
+fn connections_between_servers_that_are_reset_cost_clients_nothing() {
+    let test = "connections_between_servers_that_are_reset_cost_clients_nothing";
+    in_own_network(test, 3, |scene| {
+        for _ in 0..10 {
+            let pair = scene.some(2);
+            let lasts = Duration::from_millis(scene.rng.random_range(1..80));
+            let network = scene.ensemble.network.as_ref().unwrap();
+            network.reset(pair[0], pair[1], lasts).unwrap();
+            scene.writes(20);
+        }
     });
 }

@@ -40,3 +40,21 @@ fn a_follower_that_stands_still_holds_nobody_up() {
         }
     });
 }
+
+/// Nobody is served meanwhile. For those who led and followed no time has passed.
+#[test]
+fn all_servers_stand_still_and_go_on() {
+    let test = "all_servers_stand_still_and_go_on";
+    play(test, ensemble(3, None), |scene| {
+        for _ in 0..faults(1) {
+            scene.load();
+            let all = scene.ensemble.ids();
+            scene.disturb(&all);
+            for server in all {
+                scene.ensemble.freeze(server).unwrap();
+            }
+            thread::sleep(RESTLESS + Duration::from_millis(500));
+            scene.recover();
+        }
+    });
+}

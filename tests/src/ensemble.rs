@@ -107,6 +107,12 @@ impl Ensemble {
         self.add(id, true, false)
     }
 
+    /// Whether the others are to know `id` when they are next started: it has joined, or left. A
+    /// stranger is not started with the others.
+    pub fn set_stranger(&mut self, id: u64, is_stranger: bool) {
+        self.server_mut(id).is_stranger = is_stranger;
+    }
+
     fn add(&mut self, id: u64, is_stranger: bool, is_observer: bool) -> io::Result<()> {
         let ip = match &self.network {
             Some(network) => network.address(id),
@@ -485,6 +491,16 @@ impl Ensemble {
             }
             thread::sleep(POLL);
         }
+    }
+
+    /// The process of a server.
+    ///
+    /// # Panics
+    /// If it does not run.
+    #[must_use]
+    pub fn pid(&self, id: u64) -> u32 {
+        let process = self.server(id).process.as_ref();
+        process.expect("a test knows which servers run").id()
     }
 
     /// Sends a signal by name.

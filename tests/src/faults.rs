@@ -122,7 +122,10 @@ fn script(servers: u64) -> String {
                nft add table inet cuts\n\
                nft add set inet cuts from \"{{ type ipv4_addr; }}\"\n\
                nft add chain inet cuts input \"{{ type filter hook input priority 0; }}\"\n\
-               nft add rule inet cuts input ip saddr @from drop'\n",
+               nft add set inet cuts resetting \"{{ type ipv4_addr; }}\"\n\
+               nft add rule inet cuts input ip saddr @from drop\n\
+               nft add rule inet cuts input ip saddr @resetting meta l4proto tcp \
+                 reject with tcp reset'\n",
             address(server)
         );
     }
@@ -171,6 +174,21 @@ impl Network {
         let set = format!("inet cuts from '{{ {} }}'", address(from));
         shell(&format!(
             "nsenter --net=/run/netns/s{to} nft add element {set}"
+        ))
+    }
+
+    /// For so long, whatever `from` sends to `to` is answered with a reset: `from` loses its connections
+    /// at once, and `to` does not know.
+    ///
+    /// # Errors
+    /// nft fails.
+    pub fn reset(&self, from: u64, to: u64, lasts: Duration) -> io::Result<()> {
+        let there = format!("nsenter --net=/run/netns/s{to} nft");
+        shell(&format!(
+            "{there} add element inet cuts resetting '{{ {} }}'\nsleep {}\n\
+             {there} flush set inet cuts resetting",
+            address(from),
+            lasts.as_secs_f64()
         ))
     }
 

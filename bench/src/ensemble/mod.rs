@@ -23,7 +23,7 @@ use crate::ensemble::members::{Ensemble, SERVERS, System, dir_of};
 use crate::ensemble::table::{At, Cell, Results, Work};
 use crate::error::BenchError;
 use crate::etcd::load::{KeyOp, Keys};
-use crate::lock::recipe;
+use crate::lock::{Crowd, recipe};
 use crate::run::{RunConfig, Target, measure};
 use crate::tree::{MULTI_OPS, Tree};
 use crate::workload::{Op, Shape};
@@ -302,13 +302,17 @@ impl Bed {
             keys.let_go_of_writes()?;
         }
         let cpu_from = process::cpu_of(&pids)?;
+        let crowd = Crowd {
+            locks: cell.outstanding,
+            contenders: cell.clients,
+        };
         let outcome = match (cell.work, &mut self.data) {
             (Work::Key(op), Data::Keys(keys)) => {
                 let clients = (cell.clients, cell.outstanding);
                 keys.drive(&servers, op, clients, warmup, span)?
             }
-            (_, Data::Keys(_)) => etcd::lock::contend(&servers, cell.clients, warmup, span)?,
-            (_, Data::Tree(_)) => recipe::contend(&servers, cell.clients, warmup, span)?,
+            (_, Data::Keys(_)) => etcd::lock::contend(&servers, crowd, warmup, span)?,
+            (_, Data::Tree(_)) => recipe::contend(&servers, crowd, warmup, span)?,
         };
         let server_cpu = process::cpu_of(&pids)?
             .zip(cpu_from)

@@ -11,7 +11,7 @@ use crate::etcd::load::KeyOp;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Work {
     Key(KeyOp),
-    /// One lock that all clients contend for.
+    /// As many clients contend for each of `outstanding` locks.
     Lock,
 }
 
@@ -53,7 +53,8 @@ impl Cell {
             ..
         } = self;
         match (self.work, self.at) {
-            (Work::Lock, _) => format!("{clients} contenders"),
+            (Work::Lock, _) if *outstanding == 1 => format!("1 lock, {clients} contenders"),
+            (Work::Lock, _) => format!("{outstanding} locks, {clients} contenders each"),
             (_, At::All) => format!("{clients} x {outstanding}"),
             (_, At::Leader) => format!("{clients} x {outstanding}, at the leader"),
             (_, At::Follower) => format!("{clients} x {outstanding}, at a follower"),
@@ -94,8 +95,8 @@ pub(crate) fn cells(short: bool) -> Vec<Cell> {
             add(Work::Key(op), At::Follower, 1, 1);
         }
     }
-    for contenders in [3, 30] {
-        add(Work::Lock, At::All, contenders, 1);
+    for (locks, contenders) in [(1, 3), (1, 30), (100, 3)] {
+        add(Work::Lock, At::All, contenders, locks);
     }
     cells
 }

@@ -83,6 +83,13 @@ impl Keys {
         Ok(keys)
     }
 
+    fn first_server(&self) -> Result<SocketAddr, BenchError> {
+        let server = self.servers.first();
+        server
+            .copied()
+            .ok_or(BenchError::Usage("at least one server"))
+    }
+
     fn key(&self, number: u32) -> Vec<u8> {
         let (parent, child) = place(number, self.shape.parents);
         self.paths.child(parent, child).into_bytes()
@@ -105,8 +112,7 @@ impl Keys {
 
     /// Makes all calls, many at a time, with one of the servers.
     fn call_all(&self, calls: Vec<(Method, Bytes)>) -> Result<(), BenchError> {
-        let server = self.servers.first();
-        let server = *server.ok_or(BenchError::Usage("at least one server"))?;
+        let server = self.first_server()?;
         block_on(SILENCE_MAX, async {
             let channel = Rc::new(Channel::connect(server).await?);
             let calls = Rc::new(RefCell::new(calls.into_iter()));
@@ -135,20 +141,19 @@ impl Keys {
     /// depends on what was measured before.
     pub(crate) fn let_go_of_writes(&self) -> Result<(), BenchError> {
         block_on(SILENCE_MAX, async {
-            for server in &self.servers {
-                // Whatever is pending goes first.
-                tokio::time::sleep(COMMIT_INTERVAL).await;
-                let channel = Channel::connect(*server).await?;
-                let grant = message::lease_grant(60);
-                let lease = channel
-                    .ask(Method::LeaseGrant, grant, message::lease_of)
-                    .await?;
-                tokio::time::sleep(COMMIT_INTERVAL).await;
-                let revoke = message::lease_revoke(lease);
-                channel
-                    .ask(Method::LeaseRevoke, revoke, message::header)
-                    .await?;
-            }
+            let channel = Channel::connect(self.first_server()?).await?;
+            // What is pending goes first; and all servers grant it.
+            tokio::time::sleep(COMMIT_INTERVAL).await;
+            let grant = message::lease_grant(60);
+            let lease = channel
+                .ask(Method::LeaseGrant, grant, message::lease_of)
+                .await?;
+            tokio::time::sleep(COMMIT_INTERVAL).await;
+            let revoke = message::lease_revoke(lease);
+            channel
+                .ask(Method::LeaseRevoke, revoke, message::header)
+                .await?;
+            tokio::time::sleep(COMMIT_INTERVAL).await;
             Ok(())
         })
     }

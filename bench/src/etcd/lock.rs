@@ -7,40 +7,34 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
-
 use super::channel::{Channel, WatchStream};
-use super::load::{block_on, join};
+use super::load::block_on;
 use super::message::{self, Enqueued, First, Method, Range, RangeReply};
 use crate::driver::Outcome;
 use crate::error::BenchError;
-use crate::lock::Contest;
+use crate::lock::{self, Contest, Crowd};
 use crate::session::SILENCE_MAX;
 use crate::wire::Paths;
 
 /// The package's default. It renews a lease after a third of that, which is longer than a run.
 const LEASE_SECONDS: u64 = 60;
 
-/// Lets `contenders` contend, spread evenly over `servers`.
+/// Lets a crowd contend, spread evenly over `servers`.
 pub(crate) fn contend(
     servers: &[SocketAddr],
-    contenders: usize,
+    crowd: Crowd,
     warmup: Duration,
     span: Duration,
 ) -> Result<Outcome, BenchError> {
-    let prefix = format!("{}/", Paths::unique().root);
+    let root = Paths::unique().root;
+    let count = crowd.locks * crowd.contenders;
     block_on(warmup + span + SILENCE_MAX, async {
-        let mut ready = Vec::with_capacity(contenders);
-        for server in servers.iter().cycle().take(contenders) {
-            ready.push(Contender::new(*server, &prefix).await?);
+        let mut contenders = Vec::with_capacity(count);
+        for (index, server) in servers.iter().cycle().take(count).enumerate() {
+            let prefix = format!("{root}-{}/", index / crowd.contenders);
+            contenders.push(Contender::new(*server, &prefix).await?);
         }
-        let contest = Contest::new(warmup, span);
-        let mut running = JoinSet::new();
-        for contender in ready {
-            running.spawn_local(contender.contend(contest.clone()));
-        }
-        join(running).await?;
-        Ok(Contest::outcome(contest))
+        lock::contend(contenders, crowd, warmup, span, Contender::contend).await
     })
 }
 

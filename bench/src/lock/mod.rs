@@ -1,7 +1,8 @@
-//! How fast a lock goes from hand to hand: contenders, each with a session of its own, that queue
-//! for one lock, and on getting it release it and queue again.
+//! How fast locks go from hand to hand: contenders, each with a session of its own, that queue
+//! for a lock, and on getting it release it and queue again. There may be several locks, each with
+//! contenders of its own.
 //!
-//! That two of them hold it at a time fails the run. What is measured is how often it changes
+//! That two hold one lock at a time fails the run. What is measured is how often locks change
 //! hands, and how long from the moment its holder lets go until the next one knows it has it.
 
 pub(crate) mod recipe;
@@ -10,21 +11,33 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinSet;
+
 use crate::driver::Outcome;
 use crate::error::BenchError;
+use crate::etcd::load::join;
 use crate::tally::Tally;
 
+/// How many locks, and how many contend for each.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Crowd {
+    pub(crate) locks: usize,
+    pub(crate) contenders: usize,
+}
+
+/// For one lock.
 #[derive(Debug)]
 pub(crate) struct Contest {
-    tally: Tally,
+    /// Of all locks.
+    tally: Rc<RefCell<Tally>>,
     is_held: bool,
     released: Option<Instant>,
 }
 
 impl Contest {
-    pub(crate) fn new(warmup: Duration, span: Duration) -> Rc<RefCell<Self>> {
+    fn new(tally: Rc<RefCell<Tally>>) -> Rc<RefCell<Self>> {
         Rc::new(RefCell::new(Self {
-            tally: Tally::new(warmup, span),
+            tally,
             is_held: false,
             released: None,
         }))
@@ -39,7 +52,7 @@ impl Contest {
         self.is_held = true;
         let now = Instant::now();
         if let Some(released) = self.released {
-            self.tally.record(released, now);
+            self.tally.borrow_mut().record(released, now);
         }
         Ok(())
     }
@@ -51,14 +64,34 @@ impl Contest {
 
     /// Whether to stay away after letting go. Who waits stays until it has had its turn.
     pub(crate) fn is_over(&self) -> bool {
-        self.tally.is_over()
+        self.tally.borrow().is_over()
     }
+}
 
-    /// What was measured, once all contenders have gone.
-    pub(crate) fn outcome(contest: Rc<RefCell<Self>>) -> Outcome {
-        let contest = Rc::into_inner(contest).expect("the contenders have gone");
-        contest.into_inner().tally.into_outcome()
+/// Lets each of `contenders` run with the contest for its lock (they stand lock by lock), and
+/// returns what was measured once all have gone.
+pub(crate) async fn contend<C, F>(
+    contenders: Vec<C>,
+    crowd: Crowd,
+    warmup: Duration,
+    span: Duration,
+    run: impl Fn(C, Rc<RefCell<Contest>>) -> F,
+) -> Result<Outcome, BenchError>
+where
+    F: Future<Output = Result<(), BenchError>> + 'static,
+{
+    let tally = Tally::new(warmup, span).shared();
+    let contests: Vec<_> = (0..crowd.locks)
+        .map(|_| Contest::new(tally.clone()))
+        .collect();
+    let mut running = JoinSet::new();
+    for (index, contender) in contenders.into_iter().enumerate() {
+        let contest = contests[index / crowd.contenders].clone();
+        running.spawn_local(run(contender, contest));
     }
+    join(running).await?;
+    let outcome = tally.replace(Tally::new(warmup, span)).into_outcome();
+    Ok(outcome)
 }
 
 #[cfg(test)]
@@ -67,7 +100,7 @@ mod tests {
 
     #[test]
     fn a_lock_that_two_hold_fails_the_run() {
-        let contest = Contest::new(Duration::ZERO, Duration::from_secs(60));
+        let contest = Contest::new(Tally::new(Duration::ZERO, Duration::from_secs(60)).shared());
         let mut contest = contest.borrow_mut();
         contest.acquire().unwrap();
         contest.release();
@@ -78,12 +111,15 @@ mod tests {
 
     #[test]
     fn a_hand_over_is_from_one_contender_to_the_next() {
-        let contest = Contest::new(Duration::ZERO, Duration::from_secs(60));
+        let tally = Tally::new(Duration::ZERO, Duration::from_secs(60)).shared();
+        let contest = Contest::new(tally.clone());
         for _ in 0..4 {
             contest.borrow_mut().acquire().unwrap();
             contest.borrow_mut().release();
         }
         // Nobody handed it to the first.
-        assert_eq!(Contest::outcome(contest).replies, 3);
+        drop(contest);
+        let tally = Rc::into_inner(tally).unwrap().into_inner();
+        assert_eq!(tally.into_outcome().replies, 3);
     }
 }

@@ -12,12 +12,11 @@ use quorate_protocol::request::{Create, Delete, Watched};
 use quorate_protocol::{AclEntry, OpCode, Request, Response, Xid, jute};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 
-use super::Contest;
+use super::{Contest, Crowd};
 use crate::driver::Outcome;
 use crate::error::BenchError;
-use crate::etcd::load::{block_on, join};
+use crate::etcd::load::block_on;
 use crate::session::{SILENCE_MAX, Session};
 use crate::wire::{self, Paths, encode_request, next_reply};
 
@@ -25,35 +24,35 @@ const EPHEMERAL_SEQUENTIAL: i32 = 3;
 /// The xid of a notification.
 const EVENT_XID: i32 = -1;
 
-/// Lets `contenders` contend, spread evenly over `servers`.
+/// Lets a crowd contend, spread evenly over `servers`.
 pub(crate) fn contend(
     servers: &[SocketAddr],
-    contenders: usize,
+    crowd: Crowd,
     warmup: Duration,
     span: Duration,
 ) -> Result<Outcome, BenchError> {
     let server = servers.first();
     let server = *server.ok_or(BenchError::Usage("at least one server"))?;
     let root = Paths::unique().root;
+    let roots: Vec<String> = (0..crowd.locks)
+        .map(|lock| format!("{root}-{lock}"))
+        .collect();
     let mut session = Session::open(server)?;
-    let create = wire::create(root.clone(), &[]);
-    session.pipeline("creating a lock", [Request::Create(create)])?;
-    let sessions = Session::open_many(servers, contenders)?;
+    let creates = roots.iter().map(|root| wire::create(root.clone(), &[]));
+    session.pipeline("creating locks", creates.map(Request::Create))?;
+    let sessions = Session::open_many(servers, crowd.locks * crowd.contenders)?;
 
     let outcome = block_on(warmup + span + SILENCE_MAX, async {
-        let contest = Contest::new(warmup, span);
-        let mut running = JoinSet::new();
-        for session in sessions {
-            let link = Link::new(session)?;
-            running.spawn_local(contend_on(link, root.clone(), contest.clone()));
+        let mut contenders = Vec::with_capacity(sessions.len());
+        for (index, session) in sessions.into_iter().enumerate() {
+            let root = roots[index / crowd.contenders].clone();
+            contenders.push((Link::new(session)?, root));
         }
-        join(running).await?;
-        Ok(Contest::outcome(contest))
+        let run = |(link, root), contest| contend_on(link, root, contest);
+        super::contend(contenders, crowd, warmup, span, run).await
     })?;
-    session.call(&Request::Delete(Delete {
-        path: root,
-        version: -1,
-    }))?;
+    let deletes = roots.into_iter().map(|path| Delete { path, version: -1 });
+    session.pipeline("removing locks", deletes.map(Request::Delete))?;
     session.close()?;
     Ok(outcome)
 }

@@ -848,10 +848,92 @@ const THREE: &str = "initLimit=10\nsyncLimit=5\nserver.1=a:2888:3888\nserver.2=b
 fn an_ensemble_is_read_in_full() {
     let files = Files::with(THREE);
     files.write("data/myid", b"3\n");
-    let config = files.config();
+    let (config, _) = files.load().unwrap();
     assert_eq!(config.members.len(), 3);
     assert_eq!(config.this_member().unwrap().role, Role::Observer);
     assert!(config.is_ensemble());
+}
+
+#[test]
+fn servers_named_by_flags_replace_those_of_the_file() {
+    let files = Files::with(THREE);
+    let server = |value| flag("quorate.server", "--server", value);
+    let id = |value| flag("quorate.serverId", "--server-id", value);
+    let load = |overrides: &[Override]| Config::load(Some(&files.path("zoo.cfg")), overrides);
+    let flags = [
+        server("7=x:2888:3888;2181"),
+        server("server.8 = y:2888:3888:observer"),
+        id("8"),
+    ];
+    let (config, _) = load(&flags).unwrap();
+    let lines: Vec<String> = config.members.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        lines,
+        [
+            "server.7=x:2888:3888:participant;0.0.0.0:2181",
+            "server.8=y:2888:3888:observer",
+        ]
+    );
+    assert_eq!(config.server_id, 8);
+    assert!(config.is_ensemble());
+
+    // The same without a file; then a line with a client port means all addresses.
+    let flags = [
+        server("7=x:2888:3888;2199"),
+        server("8=y:2888:3888"),
+        id("7"),
+    ];
+    let (config, _) = Config::load(None, &flags).unwrap();
+    assert_eq!(config.client_address.to_string(), "0.0.0.0:2199");
+
+    let error = |overrides: &[Override]| Config::load(None, overrides).unwrap_err().to_string();
+    let both = [server("7=x:1:2"), server("7=y:1:2"), id("7")];
+    assert!(error(&both).starts_with("--server: server 7 is already defined at --server"));
+    let unlisted = [server("7=x:1:2"), server("8=y:1:2"), id("9")];
+    assert_eq!(
+        error(&unlisted),
+        "--server-id: there is no line server.9: change one of them"
+    );
+    assert!(error(&[server("x:1:2")]).starts_with("--server: expected 1=host:2888:3888"));
+    assert!(error(&[id("255")]).contains("server ids are numbers from 0 to 254"));
+}
+
+#[test]
+fn a_server_id_by_flag_counts_more_than_myid() {
+    let files = Files::with(THREE);
+    files.write("data/myid", b"3\n");
+    let id = [flag("quorate.serverId", "--server-id", "2")];
+    let (config, _) = Config::load(Some(&files.path("zoo.cfg")), &id).unwrap();
+    assert_eq!(config.server_id, 2);
+}
+
+#[test]
+fn a_number_of_servers_that_is_worth_no_more_than_a_lower_one_is_named() {
+    let advice = |voters: u8| {
+        let flags: Vec<Override> = (1..=voters)
+            .map(|id| flag("quorate.server", "--server", &format!("{id}=h{id}:1:2")))
+            .chain([flag("quorate.serverId", "--server-id", "1")])
+            .collect();
+        let (_, warnings) = Config::load(None, &flags).unwrap();
+        warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(advice(1), [""; 0]);
+    assert_eq!(advice(3), [""; 0]);
+    assert_eq!(advice(5), [""; 0]);
+    assert_eq!(
+        advice(2),
+        [
+            "--server: with 2 voting servers the ensemble survives the loss of 0; with 3 it would \
+          survive 1"
+        ]
+    );
+    assert_eq!(
+        advice(4),
+        [
+            "--server: with 4 voting servers the ensemble survives the loss of 1; with 5 it would \
+          survive 2"
+        ]
+    );
 }
 
 #[test]

@@ -11,7 +11,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{ChangeMembers, Instant as _, ServerState};
 use tokio::time::sleep;
 
-use super::formation::View;
+use super::gate::View;
 use super::types::{self, PeerNode};
 use super::{Consensus, Role};
 use crate::peer_port::wire::{Rejoin, Standing};

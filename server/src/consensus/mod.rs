@@ -11,6 +11,7 @@ pub mod applier;
 pub mod compaction;
 mod duties;
 pub mod formation;
+pub mod gate;
 pub mod log_store;
 pub mod membership;
 pub mod network;

@@ -7,6 +7,8 @@
 //! another. Every wait has an end: a peer that hangs costs a deadline, not a task.
 
 pub mod dialer;
+mod frame;
+mod handshake;
 pub mod listener;
 #[cfg(test)]
 mod tests;

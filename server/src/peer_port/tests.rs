@@ -167,7 +167,7 @@ impl Forwarded for TestForwarded {
     }
 
     async fn refused(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

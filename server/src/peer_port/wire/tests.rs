@@ -1,10 +1,13 @@
 //! Every message survives the way, and no piece of one is taken for a whole.
 
 use std::fmt::Debug;
+use std::io;
 
 use proptest::prelude::*;
+use serde::de::DeserializeOwned;
 use tokio::io::AsyncWriteExt;
 
+use super::super::frame::{FRAME_BYTES_MAX, HANDSHAKE_BYTES_MAX, HEAD_BYTES};
 use super::*;
 
 const PLACE: Place = Place {
