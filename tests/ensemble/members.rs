@@ -13,7 +13,7 @@ use quorate_tests::ensemble::{Ensemble, PATIENCE};
 use quorate_tests::server::Product;
 use rand::Rng;
 
-use crate::scene::{faults, play, product, say};
+use crate::scene::{faults, play, product, say, skip};
 
 pub(crate) const CONFIG: &str = "/zookeeper/config";
 /// `super:secret`.
@@ -426,11 +426,85 @@ fn a_leader_that_is_told_to_stop_hands_over_first() {
     }
 }
 
+/// Makes every write to a server's disk take long, while it lives.
+struct SlowDisk(std::process::Child);
+
+impl SlowDisk {
+    /// `None` if that cannot be done on this machine.
+    fn of(ensemble: &Ensemble, id: u64, delay: Duration) -> Option<Self> {
+        let delay = format!("inject=fdatasync:delay_enter={}", delay.as_micros());
+        let process = ensemble.process_id(id).unwrap().to_string();
+        let traced = ["-e", "trace=fdatasync", "-e", &delay, "-p", &process];
+        let mut tracer = std::process::Command::new("strace")
+            .args(["-f", "-qq", "-o", "/dev/null"])
+            .args(traced)
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .ok()?;
+        // One that may not trace ends at once.
+        std::thread::sleep(Duration::from_millis(500));
+        match tracer.try_wait() {
+            Ok(None) => Some(Self(tracer)),
+            _ => None,
+        }
+    }
+}
+
+impl Drop for SlowDisk {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_leader_whose_disk_hangs_hands_over_and_does_not_lead_again_soon() {
+    let test = "a_leader_whose_disk_hangs_hands_over_and_does_not_lead_again_soon";
+    if product() != Product::Quorate {
+        return;
+    }
+    let mut ensemble = ensemble(3);
+    let slow = ensemble.start().unwrap();
+    let other = (1..=3).find(|id| *id != slow).unwrap();
+    let mut client = open(&ensemble, other);
+    assert_eq!(client.call(&create("/x", b"", 0)).unwrap().code(), 0);
+    let Some(disk) = SlowDisk::of(&ensemble, slow, Duration::from_secs(5)) else {
+        return skip(test, "strace is missing, or may not trace");
+    };
+    let deadline = Instant::now() + PATIENCE;
+    let rest: Vec<u64> = (1..=3).filter(|id| *id != slow).collect();
+    let leads = |ensemble: &Ensemble| {
+        let roles = ensemble.roles(&rest);
+        roles.values().any(|role| role.as_deref() == Some("leader"))
+    };
+    while !leads(&ensemble) {
+        assert!(Instant::now() < deadline, "the slow one leads on");
+        assert_eq!(client.call(&set_data("/x", b"y", -1)).unwrap().code(), 0);
+    }
+    assert!(ensemble.log(slow).contains("disk takes too long"));
+    // The others write at their own pace.
+    let began = Instant::now();
+    for _ in 0..50 {
+        assert_eq!(client.call(&set_data("/x", b"z", -1)).unwrap().code(), 0);
+    }
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(4), "50 writes in {took:?}");
+    drop(disk);
+    // It is well again, and stays what it is even if the leader goes.
+    ensemble.wait_until_all_serve().unwrap();
+    assert!(leads(&ensemble));
+    let leader = ensemble.leader().unwrap();
+    ensemble.kill(leader);
+    let last: Vec<u64> = rest.iter().copied().filter(|id| *id != leader).collect();
+    assert_eq!(ensemble.wait_for_leader(&[slow, last[0]]).unwrap(), last[0]);
+}
+
 /// Asks one server after the other until the members are these. Whoever is asked may be killed
 /// meanwhile.
 fn insist(ensemble: &Ensemble, request: &Request, is_done: impl Fn(&[String]) -> bool) {
     let deadline = Instant::now() + PATIENCE;
     let mut last = String::new();
+    let last_code = std::cell::Cell::new(0);
     for id in (1..=3).cycle() {
         assert!(Instant::now() < deadline, "{request:?}: {last}");
         std::thread::sleep(Duration::from_millis(50));
@@ -446,7 +520,7 @@ fn insist(ensemble: &Ensemble, request: &Request, is_done: impl Fn(&[String]) ->
             });
             client.call(&auth)?;
             let reply = client.call(request)?;
-            say(&format!("server {id}: reconfig {}", reply.code()));
+            last_code.set(reply.code());
             client.call(&quorate_tests::client::sync(CONFIG))?;
             let now = client.call(&get_data(CONFIG, false))?;
             client.call(&Request::CloseSession)?;
@@ -454,7 +528,7 @@ fn insist(ensemble: &Ensemble, request: &Request, is_done: impl Fn(&[String]) ->
         };
         match asked() {
             Ok(members) if is_done(&members) => return,
-            Ok(members) => last = format!("{members:?}"),
+            Ok(members) => last = format!("{}, {members:?}", last_code.get()),
             Err(error) => last = error.to_string(),
         }
     }
@@ -476,7 +550,7 @@ fn members_change_under_load_while_leaders_are_killed() {
             for (request, is_member) in [(&joins, true), (&leaves, false)] {
                 scene.load();
                 let leader = scene.leader();
-                let follower = scene.follower();
+                let follower = (1..=3).find(|id| *id != leader).unwrap();
                 let mut client = admin(&scene.ensemble, follower);
                 client.send(request).unwrap();
                 // Before it has begun, in the midst of it, or after.

@@ -170,6 +170,12 @@ impl Ensemble {
         self.server(id).process.is_some()
     }
 
+    /// The id of its process.
+    #[must_use]
+    pub fn process_id(&self, id: u64) -> Option<u32> {
+        self.server(id).process.as_ref().map(Process::id)
+    }
+
     /// Where clients connect to `id`.
     #[must_use]
     pub fn address(&self, id: u64) -> SocketAddr {
