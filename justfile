@@ -20,6 +20,10 @@ interop:
 integration:
     QUORATE_INTEGRATION=required cargo test -p quorate-tests --test integration
 
+# Ensembles under kills, freezes and partitions; QUORATE_FAULTS=50 for a long run
+ensemble *arguments:
+    QUORATE_INTEGRATION=required cargo test -p quorate-tests --test ensemble -- {{arguments}}
+
 # One fuzz target, for so many seconds, from its seeds
 fuzz target seconds="60":
     mkdir -p fuzz/corpus/{{target}} fuzz/seeds/{{target}}

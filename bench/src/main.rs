@@ -9,6 +9,7 @@ mod driver;
 mod ensemble;
 mod error;
 mod etcd;
+mod failover;
 mod fill;
 mod floor;
 mod lock;
@@ -65,6 +66,8 @@ enum Command {
     Compare(CompareArgs),
     /// Compare three servers each of Quorate, Apache ZooKeeper and etcd
     CompareEnsemble(EnsembleArgs),
+    /// Kill the leader again and again, and report how long writes pause
+    Failover(failover::FailoverArgs),
 }
 
 #[derive(Args)]
@@ -240,6 +243,9 @@ fn main() -> ExitCode {
         }
         Command::Compare(args) => compare(args),
         Command::CompareEnsemble(args) => compare_ensemble(args),
+        Command::Failover(args) => {
+            failover::failover(&args, &mut report_progress).and_then(|table| print(&table))
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -83,6 +83,7 @@ fn run() -> Result<Exit, Failure> {
     match command().try_get_matches() {
         Ok(matches) => match matches.subcommand() {
             Some(("serve", matches)) => commands::serve::run(matches),
+            Some(("dev", matches)) => commands::dev::run(matches),
             _ => Err(Failure::new(
                 Exit::Usage,
                 "no command: try 'quorate --help'",
@@ -100,10 +101,12 @@ fn command() -> clap::Command {
         .subcommand_required(true)
         .disable_help_subcommand(true)
         .subcommand(commands::serve::command())
+        .subcommand(commands::dev::command())
         .after_help(
             "Examples:\n  \
              quorate serve            one server on 127.0.0.1:2181, data in ./quorate-data\n  \
-             quorate serve zoo.cfg    with ZooKeeper's configuration file\n\n\
+             quorate serve zoo.cfg    with ZooKeeper's configuration file\n  \
+             quorate dev              three servers on this machine, until Ctrl-C\n\n\
              'quorate serve --help' lists all settings and exit codes.",
         )
 }

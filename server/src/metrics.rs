@@ -21,6 +21,7 @@ pub struct Metrics {
     pub commits: AtomicU64,
     pub proposals: AtomicU64,
     pub snapshots: AtomicU64,
+    pub digest_mismatches: AtomicU64,
     pub outstanding: AtomicU64,
     pub latency: Latency,
     pub read_latency: Latency,
@@ -29,12 +30,36 @@ pub struct Metrics {
     pub max_response_bytes: AtomicU64,
     /// `u64::MAX` until the first response.
     pub min_response_bytes: AtomicU64,
+    pub last_proposal_bytes: AtomicU64,
+    pub max_proposal_bytes: AtomicU64,
+    /// `u64::MAX` until the first command is applied.
+    pub min_proposal_bytes: AtomicU64,
+}
+
+/// The sizes of some commands, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    pub last: u64,
+    pub min: u64,
+    pub max: u64,
+}
+
+impl Sizes {
+    /// Of one command.
+    pub fn of(bytes: u64) -> Self {
+        Self {
+            last: bytes,
+            min: bytes,
+            max: bytes,
+        }
+    }
 }
 
 impl Metrics {
     pub fn new() -> Self {
         let metrics = Self::default();
         metrics.min_response_bytes.store(u64::MAX, Relaxed);
+        metrics.min_proposal_bytes.store(u64::MAX, Relaxed);
         metrics
     }
 
@@ -45,6 +70,13 @@ impl Metrics {
         self.latency.reset();
         self.read_latency.reset();
         self.update_latency.reset();
+    }
+
+    /// Takes note of commands that were applied, whoever has proposed them.
+    pub fn on_proposals(&self, sizes: Sizes) {
+        self.last_proposal_bytes.store(sizes.last, Relaxed);
+        self.max_proposal_bytes.fetch_max(sizes.max, Relaxed);
+        self.min_proposal_bytes.fetch_min(sizes.min, Relaxed);
     }
 
     /// Adds what was counted on the side.

@@ -18,14 +18,16 @@ use quorate_protocol::handshake::ConnectResponse;
 use quorate_protocol::request::SetWatches2;
 use quorate_protocol::{ErrorCode, Id, OpCode, Perms, Response, SessionId, Xid, Zxid};
 use quorate_state::{
-    Applied, Change, Command, Connection, Event, OpError, Origin, Query, Reader, Reply,
-    SessionEvent, SessionGrant, State, StateView, WatchKind, WatchTable, WatcherType, permits,
+    Applied, Change, Command, Configuration, Connection, Event, OpError, Origin, Query, Reader,
+    Reply, SessionEvent, SessionGrant, State, StateView, WatchKind, WatchTable, WatcherType,
+    permits,
 };
 use tokio::sync::Notify;
 
 use crate::client_port::Disconnect;
 use crate::client_port::outbox::{End, Inner, Local, OpenSession, Outbox, Owed};
 use crate::clock::Clock;
+use crate::consensus::agreement::{Checkpoints, Digests};
 use crate::metrics::{Metrics, Tally};
 use crate::session_tracker::SessionTracker;
 
@@ -43,6 +45,9 @@ pub enum Ask {
     },
     /// An answer that needs nothing but its turn: ping, auth, whoAmI, sync after its barrier.
     Known(Response<'static>),
+    /// The text and stat of `/zookeeper/config`, whoever may read it: what a reconfig is answered
+    /// with.
+    Configuration,
     /// A refusal that needs nothing but its turn.
     Refused(ErrorCode),
     /// As [`Ask::Refused`], and the connection ends.
@@ -66,7 +71,9 @@ impl Ask {
     fn touches_watches(&self) -> bool {
         match self {
             Self::Read { watch, .. } => *watch,
-            Self::Known(_) | Self::Refused(_) | Self::RefusedFinally(..) => false,
+            Self::Known(_) | Self::Configuration | Self::Refused(_) | Self::RefusedFinally(..) => {
+                false
+            }
             Self::AddWatch { .. }
             | Self::CheckWatches { .. }
             | Self::RemoveWatches { .. }
@@ -81,6 +88,8 @@ pub struct Committed {
     pub zxid: Zxid,
     /// `None` for entries of the engine's own: they use up their zxid and change nothing.
     pub command: Option<Command>,
+    /// The membership that an entry of the engine's own has set.
+    pub configuration: Option<Configuration>,
 }
 
 /// What became of the commands that this server's connections have proposed, of one
@@ -108,6 +117,8 @@ pub struct Replica {
     state: RwLock<State>,
     watches: Mutex<WatchTable>,
     outboxes: DashMap<u64, Arc<Outbox>>,
+    /// Locked under the state's lock only.
+    checkpoints: Mutex<Checkpoints>,
     sessions: Arc<SessionTracker>,
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
@@ -132,6 +143,7 @@ impl Replica {
             state: RwLock::new(state),
             watches: Mutex::new(WatchTable::with_seed(seed)),
             outboxes: DashMap::new(),
+            checkpoints: Mutex::default(),
             sessions,
             metrics,
             clock,
@@ -156,6 +168,7 @@ impl Replica {
         {
             let mut current = self.state.write();
             self.sessions.clear();
+            self.checkpoints.lock().clear();
             *current = state;
             let open = current
                 .sessions()
@@ -182,6 +195,13 @@ impl Replica {
         }
     }
 
+    /// The digests of the state at the last checkpoints, and as it is now.
+    pub fn digests(&self) -> Digests {
+        let state = self.state.read();
+        let now = (state.last_zxid(), state.digest());
+        self.checkpoints.lock().iter().chain([now]).collect()
+    }
+
     /// Looks into the state, for status pages and timers.
     pub fn inspect<T>(&self, look: impl FnOnce(&State) -> T) -> T {
         look(&self.state.read())
@@ -201,11 +221,16 @@ impl Replica {
 
     /// Waits until `zxid` has been applied here. Cancel safe.
     pub async fn reach(&self, zxid: Zxid) {
+        self.when(|| self.last_zxid() >= zxid).await;
+    }
+
+    /// Waits for what only applying can bring about.
+    async fn when(&self, is_so: impl Fn() -> bool) {
         loop {
             let woken = self.applied.notified();
             tokio::pin!(woken);
             woken.as_mut().enable();
-            if self.last_zxid() >= zxid {
+            if is_so() {
                 return;
             }
             woken.await;
@@ -280,6 +305,18 @@ impl Replica {
         self.metrics.add(&tally);
     }
 
+    /// Gives an answer that has turned out to be this one, as [`Replica::confirm`].
+    pub fn settle(&self, outbox: &Outbox, ticket: u64, ask: Ask) {
+        outbox.lock().replace_round(ticket, ask);
+        self.confirm(outbox, ticket);
+    }
+
+    /// Waits until all writes that the connection has proposed before this answer was owed have been
+    /// applied. Cancel safe.
+    pub async fn writes_applied(&self, outbox: &Outbox, ticket: u64) {
+        self.when(|| !outbox.lock().has_writes_before(ticket)).await;
+    }
+
     /// Gives the answer that waited for a confirmed round, and those behind it, when their turn has
     /// come.
     pub fn confirm(&self, outbox: &Outbox, ticket: u64) {
@@ -314,10 +351,25 @@ impl Replica {
         let mut state = self.state.write();
         let mut watches = self.watches.lock();
         let soft_quotas_exceeded = state.soft_quota_exceeded_count();
-        for Committed { zxid, command } in entries {
+        for Committed {
+            zxid,
+            command,
+            configuration,
+        } in entries
+        {
             commits += 1;
+            let before = state.last_zxid();
+            if Checkpoints::is_one(before) {
+                self.checkpoints.lock().note(before, state.digest());
+            }
             let Some(command) = command else {
-                state.skip(zxid);
+                match configuration {
+                    None => state.skip(zxid),
+                    Some(configuration) => {
+                        let changes = state.configure(zxid, &configuration);
+                        self.fire(&mut watches, zxid, &changes);
+                    }
+                }
                 continue;
             };
             let origin = command.origin;
@@ -512,6 +564,11 @@ impl Turn<'_> {
                 };
                 inner.push_reply(xid, zxid, Ok(&response))
             }
+            Ask::Configuration => {
+                let (data, stat) = self.state.configuration().unwrap_or_default();
+                let data = Some(data.into());
+                inner.push_reply(xid, zxid, Ok(&Response::Data { data, stat }))
+            }
             Ask::Refused(error) => inner.push_reply(xid, zxid, Err(error)),
             Ask::RefusedFinally(error, reason) => {
                 let zxid = match local.op {
@@ -579,7 +636,11 @@ impl Turn<'_> {
                 );
                 inner.push_reply(xid, zxid, Ok(&Response::Empty))
             }
-            Ask::Read { .. } | Ask::Known(_) | Ask::Refused(_) | Ask::RefusedFinally(..) => 0,
+            Ask::Read { .. }
+            | Ask::Known(_)
+            | Ask::Configuration
+            | Ask::Refused(_)
+            | Ask::RefusedFinally(..) => 0,
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::client_port::listener::ClientPort;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::consensus::formation::{FormationError, Plan, draw_incarnation};
+use crate::consensus::membership::MemberRules;
 use crate::consensus::{
     Admission, Consensus, ConsensusError, Incarnation, Parts, log_store::LogStore, snapshot_io,
 };
@@ -26,6 +27,9 @@ use crate::start_up::{self, PeerSide};
 use crate::storage::log::{Log, LogOptions};
 use crate::storage::{DataDir, StorageError};
 use crate::timers;
+
+/// How long handing leadership over may hold up a stop.
+const HAND_OVER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Why a server does not start. Nothing on disk was changed by the attempt, but for what a first
 /// start creates.
@@ -132,6 +136,7 @@ impl Server {
             }),
             |purged| snapshot_io::load_newest(&snapshots, purged),
         )?;
+        snapshot_io::drop_contradicted(&log, loaded.last_applied)?;
         let log = Arc::new(log);
         let identity = data_dir.known_identity()?;
         let plan = match plan {
@@ -166,7 +171,6 @@ impl Server {
             incarnation: Incarnation::new(server_id, run),
             cluster: identity.cluster,
             plan,
-            listed: peer_side.listed.clone(),
             peers: peer_side.peers.clone(),
             rules: Rules {
                 skip_acl: config.skip_acl,
@@ -192,6 +196,7 @@ impl Server {
             isolation_limit: Duration::from_millis(
                 u64::from(config.tick_ms) * u64::from(config.sync_limit_ticks),
             ),
+            member_rules: MemberRules::of(&config, peer_side.listed.observers()),
         })
         .await?;
         peer_side.open(&consensus);
@@ -208,6 +213,11 @@ impl Server {
             Arc::clone(&replica),
             Arc::clone(&consensus),
             Duration::from_millis(config.tick_ms.into()),
+            stop.clone(),
+        ));
+        timers.spawn(timers::leave_when_out_of_service(
+            Arc::clone(&replica),
+            Arc::clone(&consensus),
             stop.clone(),
         ));
         timers.spawn(timers::expire_sessions(
@@ -255,6 +265,12 @@ impl Server {
         self.address
     }
 
+    /// The engine, for tests of several servers in one process.
+    #[cfg(test)]
+    pub(crate) fn consensus(&self) -> &Arc<Consensus> {
+        &self.consensus
+    }
+
     /// Resolves when clients are served: a server of several has to find the others first. Cancel
     /// safe.
     pub async fn ready(&self) {
@@ -272,13 +288,16 @@ impl Server {
         }
     }
 
-    /// Stops in order: no more clients, no more proposals, everything in the log on disk.
+    /// Stops in order: leadership goes to another server first, so that no client waits for an
+    /// election; then no more clients, no more proposals, everything in the log on disk.
     ///
     /// # Errors
     ///
     /// [`StorageError`]: the log could not be closed cleanly. What was acknowledged is on disk all
     /// the same.
     pub async fn shutdown(self) -> Result<(), StorageError> {
+        let members = self.consensus.members();
+        members.hand_over_to_stop(HAND_OVER_PATIENCE).await;
         self.stop.cancel();
         self.timers.close();
         self.timers.wait().await;

@@ -82,7 +82,12 @@ impl PeerSide {
 
     /// How a server alone starts.
     pub(crate) fn plan_alone(config: &Config) -> Plan {
-        Plan::Alone(config.this_member().map(PeerNode::of).unwrap_or_default())
+        let mut node = config.this_member().map(PeerNode::of).unwrap_or_default();
+        // ZooKeeper does not tell clients of a server that is no ensemble.
+        if !config.is_ensemble() {
+            node.line.clear();
+        }
+        Plan::Alone(node)
     }
 
     /// Finds out, together with the others, how to start with an empty log. `found` is whose it is,

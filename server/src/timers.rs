@@ -144,6 +144,28 @@ pub(crate) async fn leave_when_isolated(
     }
 }
 
+/// Ends client connections when this server goes out of service, until `stop`.
+pub(crate) async fn leave_when_out_of_service(
+    replica: Arc<Replica>,
+    consensus: Arc<Consensus>,
+    stop: CancellationToken,
+) {
+    let mut service = consensus.members().service();
+    loop {
+        let why = *service.borrow_and_update();
+        if let Some(why) = why {
+            tracing::error!(reason = %why, "clients are turned away");
+            replica.cut_all(Disconnect::OutOfService(why));
+        }
+        tokio::select! {
+            changed = service.changed() => if changed.is_err() {
+                return;
+            },
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
 /// How many znodes one pass may delete, for `znode.container.maxPerMinute` to hold; at least one.
 fn per_pass(config: &Config) -> usize {
     let per_minute = u64::from(config.container_deletes_per_minute_max);

@@ -9,6 +9,7 @@
 mod applied;
 mod apply;
 mod command;
+mod configure;
 mod digest;
 mod error;
 mod expiry;
@@ -22,6 +23,7 @@ mod watches;
 
 pub use applied::{Applied, Change, ChangeKind, Reply, SessionEvent, SessionGrant};
 pub use command::{Action, Command, CommandError, Connection, Origin, Rules, SentPassword, Write};
+pub use configure::Configuration;
 pub use error::OpError;
 pub use expiry::ExpiryQueue;
 pub use read::{Query, Reader};

@@ -84,7 +84,15 @@ impl Connection {
     /// # Errors
     /// Nobody listens.
     pub fn dial(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&address, SILENCE)?;
+        Self::dial_within(address, SILENCE)
+    }
+
+    /// As [`Connection::dial`], with a limit for the time that connecting takes.
+    ///
+    /// # Errors
+    /// Nobody listens.
+    pub fn dial_within(address: SocketAddr, limit: Duration) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, limit)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(SILENCE))?;
         stream.set_write_timeout(Some(SILENCE))?;

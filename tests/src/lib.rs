@@ -7,7 +7,11 @@
 //! only [`client`] knows more than the four-letter words; the interop tests do without it, as they
 //! are a second opinion on that.
 
+pub mod checker;
 pub mod client;
+pub mod ensemble;
+pub mod faults;
+pub mod history;
 pub mod process;
 pub mod proxy;
 pub mod server;

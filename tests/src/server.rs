@@ -163,7 +163,18 @@ impl Server {
 /// # Errors
 /// Nobody listens, or the answer does not end in time.
 pub fn four_letter_word(address: SocketAddr, word: &[u8]) -> io::Result<String> {
-    let limit = Duration::from_secs(10);
+    four_letter_word_within(address, word, Duration::from_secs(10))
+}
+
+/// As [`four_letter_word`], with another limit for each step.
+///
+/// # Errors
+/// Nobody listens, or the answer does not end in time.
+pub fn four_letter_word_within(
+    address: SocketAddr,
+    word: &[u8],
+    limit: Duration,
+) -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, limit)?;
     stream.set_read_timeout(Some(limit))?;
     stream.set_write_timeout(Some(limit))?;
@@ -210,17 +221,18 @@ const CONTAINER_CHECK_MS: u32 = 500;
 
 fn launch(product: Product, folder: &Path) -> io::Result<Process> {
     let (name, mut command) = match product {
-        Product::ApacheZookeeper => ("Apache ZooKeeper", apache_zookeeper_command()),
+        Product::ApacheZookeeper => ("Apache ZooKeeper", apache_zookeeper_command("512m")),
         Product::Quorate => ("Quorate", quorate_command()?),
     };
     command.arg("zoo.cfg").current_dir(folder);
     Process::start(name, command, &folder.join("server.log"))
 }
 
-fn apache_zookeeper_command() -> Command {
+/// Without the path of its `zoo.cfg`.
+pub(crate) fn apache_zookeeper_command(heap: &str) -> Command {
     let mut command = java(&["zookeeper", "slf4j-simple"]);
     command
-        .arg("-Xmx512m")
+        .arg(format!("-Xmx{heap}"))
         // This key alone is read as a bare system property, which zoo.cfg cannot set.
         .arg(format!(
             "-Dznode.container.checkIntervalMs={CONTAINER_CHECK_MS}"

@@ -1,3 +1,4 @@
 //! One verb, one file.
 
+pub(crate) mod dev;
 pub(crate) mod serve;

@@ -10,12 +10,14 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use clap::builder::BoolishValueParser;
 use clap::parser::ValueSource;
-use clap::{Arg, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use quorate_server::config::{Config, Override};
 use quorate_server::{Server, StartError};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 
 use crate::{Exit, Failure, logging};
 
@@ -46,6 +48,14 @@ const SETTINGS: &[Setting] = &[
         key: "dataLogDir",
         value: "DIR",
         help: "Write-ahead log [default: the data directory]",
+    },
+    Setting {
+        heading: "Ensemble",
+        flag: "server-id",
+        variable: "QUORATE_SERVER_ID",
+        key: "quorate.serverId",
+        value: "N",
+        help: "Which of the servers this one is [default: what the file myid says]",
     },
     Setting {
         heading: "Client port",
@@ -188,10 +198,17 @@ const SETTINGS: &[Setting] = &[
     },
 ];
 
+const SERVERS: &str = "server";
+const SERVERS_VARIABLE: &str = "QUORATE_SERVERS";
+const REJOIN: &str = "rejoin";
+const REJOIN_VARIABLE: &str = "QUORATE_REJOIN";
 const SUPER_DIGEST: &str = "DigestAuthenticationProvider.superDigest";
 const SUPER_DIGEST_VARIABLE: &str = "QUORATE_SUPER_DIGEST";
 const SUPER_DIGEST_FILE: &str = "super-digest-file";
 const ZOO_CFG: &str = "ZOO_CFG";
+const STOP_WITH_STDIN_ID: &str = "stop-with-stdin";
+/// The server stops when its standard input ends: it is to end with whoever holds the other end.
+pub(crate) const STOP_WITH_STDIN: &str = "--stop-with-stdin";
 
 pub(crate) fn command() -> Command {
     let mut settings: Vec<Arg> = SETTINGS.iter().map(Setting::arg).collect();
@@ -208,12 +225,42 @@ pub(crate) fn command() -> Command {
                  QUORATE_SUPER_DIGEST may hold the digest itself",
             ),
     );
+    settings.push(
+        Arg::new(SERVERS)
+            .long(SERVERS)
+            .env(SERVERS_VARIABLE)
+            .hide_env_values(true)
+            .action(ArgAction::Append)
+            .value_name("N=HOST:PORT:PORT[:ROLE][;CLIENT_PORT]")
+            .help_heading("Ensemble")
+            .help(
+                "One of the servers, like a server.N line; give it once for each. \
+                 QUORATE_SERVERS takes them all, with spaces between them",
+            ),
+    );
+    settings.push(
+        Arg::new(REJOIN)
+            .long(REJOIN)
+            .env(REJOIN_VARIABLE)
+            .hide_env_values(true)
+            .action(ArgAction::SetTrue)
+            .value_parser(BoolishValueParser::new())
+            .help_heading("Ensemble")
+            .help("Be taken in again as a new server after the data is lost"),
+    );
     Command::new("serve")
         .about("Run a server")
         .arg(
             Arg::new(ZOO_CFG)
                 .value_parser(value_parser!(PathBuf))
                 .help("ZooKeeper's configuration file; flags and variables count more"),
+        )
+        .arg(
+            Arg::new(STOP_WITH_STDIN_ID)
+                .long(STOP_WITH_STDIN_ID)
+                .action(ArgAction::SetTrue)
+                // Between `quorate dev` and its servers.
+                .hide(true),
         )
         .args(settings)
         .args(logging::args().map(|arg| arg.help_heading("Log lines").hide_env_values(true)))
@@ -263,7 +310,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Exit::Other, format!("no threads to run on: {error}")))?;
-    runtime.block_on(serve(config))
+    runtime.block_on(serve(config, matches.get_flag(STOP_WITH_STDIN_ID)))
 }
 
 /// Takes as many file descriptors as the system lets the process have: a connection is one, and the
@@ -277,9 +324,9 @@ fn raise_file_limit() {
 }
 
 /// Runs the server until a signal or a failure.
-async fn serve(config: Config) -> Result<Exit, Failure> {
+async fn serve(config: Config, stop_with_stdin: bool) -> Result<Exit, Failure> {
     // Before the server is there: a signal during recovery must not kill it half-way.
-    let mut stop = Signals::new()?;
+    let mut stop = Signals::new(stop_with_stdin)?;
     let started = tokio::select! {
         started = Server::start(config) => started,
         // Nothing has been acknowledged yet, so there is nothing to flush.
@@ -333,14 +380,16 @@ fn refuse_to_start(error: StartError) -> Failure {
     Failure::new(exit, error)
 }
 
-/// SIGTERM and SIGINT (Ctrl-C).
-struct Signals {
+/// SIGTERM and SIGINT (Ctrl-C), and the end of standard input, where that counts as one.
+pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// Until it has been told of.
+    input_ended: Option<oneshot::Receiver<()>>,
 }
 
 impl Signals {
-    fn new() -> Result<Self, Failure> {
+    pub(crate) fn new(with_stdin: bool) -> Result<Self, Failure> {
         let listen = |kind| {
             signal(kind).map_err(|error| {
                 Failure::new(Exit::Other, format!("cannot listen for signals: {error}"))
@@ -349,14 +398,41 @@ impl Signals {
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
+            input_ended: with_stdin.then(watch_stdin).transpose()?,
         })
     }
 
-    async fn next(&mut self) -> &'static str {
+    pub(crate) async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+            () = told(&mut self.input_ended) => "end of standard input",
         }
+    }
+}
+
+/// Reads standard input to its end, on a thread that nobody waits for.
+fn watch_stdin() -> Result<oneshot::Receiver<()>, Failure> {
+    let (ended, receiver) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("stdin".to_owned())
+        .spawn(move || {
+            let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+            // Nobody listens any more once the server has stopped.
+            let _ = ended.send(());
+        })
+        .map_err(|error| Failure::new(Exit::Other, format!("no thread: {error}")))?;
+    Ok(receiver)
+}
+
+/// Once.
+async fn told(ended: &mut Option<oneshot::Receiver<()>>) {
+    match ended {
+        Some(receiver) => {
+            let _ = receiver.await;
+            *ended = None;
+        }
+        None => std::future::pending().await,
     }
 }
 
@@ -372,6 +448,21 @@ fn overrides(matches: &ArgMatches) -> Result<Vec<Override>, Failure> {
                 name: name(matches, setting.flag, setting.variable),
             });
         }
+    }
+    let servers = matches.get_many::<String>(SERVERS).into_iter().flatten();
+    for server in servers.flat_map(|servers| servers.split_whitespace()) {
+        overrides.push(Override {
+            key: "quorate.server",
+            value: server.to_owned(),
+            name: name(matches, SERVERS, SERVERS_VARIABLE),
+        });
+    }
+    if matches.get_flag(REJOIN) {
+        overrides.push(Override {
+            key: "quorate.rejoin",
+            value: true.to_string(),
+            name: name(matches, REJOIN, REJOIN_VARIABLE),
+        });
     }
     if let Some(digest) = super_digest(matches, std::env::var_os(SUPER_DIGEST_VARIABLE))? {
         overrides.push(digest);

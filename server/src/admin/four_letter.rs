@@ -72,6 +72,16 @@ impl Word {
     }
 }
 
+impl Word {
+    /// Whether ZooKeeper answers it only while it serves clients.
+    fn needs_service(self) -> bool {
+        !matches!(
+            self,
+            Self::Ruok | Self::Conf | Self::Envi | Self::Gtmk | Self::Stmk
+        )
+    }
+}
+
 /// The answer to `word`; `None` while more of the command (`stmk`'s mask) is to come.
 pub fn answer(port: &ClientPort, word: Word, rest: &[u8]) -> Option<String> {
     if !port.config.four_letter_words.allows(word.name()) {
@@ -79,6 +89,18 @@ pub fn answer(port: &ClientPort, word: Word, rest: &[u8]) -> Option<String> {
         return Some(format!(
             "{name} is not executed because it is not in the whitelist.\n"
         ));
+    }
+    if word.needs_service()
+        && let Some(excuse) = status::not_serving(port)
+    {
+        return Some(match word {
+            Word::Isro => "null".to_owned(),
+            // The reason, in a form that exporters take.
+            Word::Mntr if port.consensus.members().out_of_service().is_some() => {
+                monitor::mntr(port)
+            }
+            _ => excuse,
+        });
     }
     Some(match word {
         Word::Ruok => "imok".to_owned(),

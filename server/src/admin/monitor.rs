@@ -6,8 +6,9 @@
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::status::{mean, mode, version};
+use super::status::{mean, mode, size, version};
 use crate::client_port::listener::ClientPort;
+use crate::consensus::Role;
 
 pub(super) fn mntr(port: &ClientPort) -> String {
     let mut text = String::new();
@@ -23,6 +24,9 @@ pub(super) fn mntr(port: &ClientPort) -> String {
 
     line("version", &version());
     line("server_state", &mode(port));
+    if port.config.is_ensemble() {
+        line("peer_state", &peer_state(port));
+    }
     line("avg_latency", &mean(latency));
     line("max_latency", &(latency.max_us / 1000));
     line("min_latency", &(latency.min_us / 1000));
@@ -43,26 +47,26 @@ pub(super) fn mntr(port: &ClientPort) -> String {
         line("open_file_descriptor_count", &open);
         line("max_file_descriptor_count", &max);
     }
-    let response = |bytes: u64| match bytes {
-        0 | u64::MAX => -1,
-        bytes => i64::try_from(bytes).unwrap_or(i64::MAX),
-    };
     line(
         "last_client_response_size",
-        &response(count(&metrics.last_response_bytes)),
+        &size(count(&metrics.last_response_bytes)),
     );
     line(
         "max_client_response_size",
-        &response(count(&metrics.max_response_bytes)),
+        &size(count(&metrics.max_response_bytes)),
     );
     line(
         "min_client_response_size",
-        &response(count(&metrics.min_response_bytes)),
+        &size(count(&metrics.min_response_bytes)),
     );
     // What this server does not do yet is never the cause of anything.
     line("connection_drop_probability", &"0.0");
     line("outstanding_tls_handshake", &0);
     line("auth_failed_count", &count(&metrics.auth_failed));
+    line(
+        "digest_mismatches_count",
+        &count(&metrics.digest_mismatches),
+    );
     line("commit_count", &count(&metrics.commits));
     line("proposal_count", &count(&metrics.proposals));
     line("snap_count", &count(&metrics.snapshots));
@@ -82,6 +86,25 @@ pub(super) fn mntr(port: &ClientPort) -> String {
     line("stale_sessions_expired", &count(&metrics.sessions_expired));
     line("bytes_received_count", &count(&metrics.bytes_received));
     line("response_bytes", &count(&metrics.bytes_sent));
+    if port.config.is_ensemble() {
+        let members = port.consensus.members();
+        line("quorum_size", &members.quorum_size());
+        if let Some(followers) = members.followers() {
+            line("learners", &followers.connected);
+            line("synced_followers", &followers.synced_voters);
+            line("synced_non_voting_followers", &followers.synced_others);
+            line("synced_observers", &followers.synced_observers);
+            line("pending_syncs", &0);
+            line("leader_uptime", &followers.leader_uptime_ms);
+            for (name, bytes) in [
+                ("last_proposal_size", &metrics.last_proposal_bytes),
+                ("max_proposal_size", &metrics.max_proposal_bytes),
+                ("min_proposal_size", &metrics.min_proposal_bytes),
+            ] {
+                line(name, &size(count(bytes)));
+            }
+        }
+    }
     for (name, reading) in [
         ("readlatency", metrics.read_latency.read()),
         ("updatelatency", metrics.update_latency.read()),
@@ -93,6 +116,16 @@ pub(super) fn mntr(port: &ClientPort) -> String {
         line(&format!("sum_{name}"), &(reading.sum_us / 1000));
     }
     text
+}
+
+/// As ZooKeeper says it. There is one phase here: whoever follows or leads does it in full.
+fn peer_state(port: &ClientPort) -> &'static str {
+    match port.consensus.role() {
+        Role::Leader => "leading - broadcast",
+        Role::Follower => "following - broadcast",
+        Role::Observer => "observing - broadcast",
+        Role::Candidate | Role::Stopped => "looking - election",
+    }
 }
 
 /// Open descriptors and the most there may be; `None` where the system does not tell.

@@ -10,6 +10,7 @@ use quorate_protocol::OpCode;
 
 use crate::client_port::listener::ClientPort;
 use crate::client_port::outbox::{Inner, Outbox};
+use crate::config::Role as MemberRole;
 use crate::consensus::Role;
 use crate::metrics::LatencyReading;
 
@@ -28,14 +29,28 @@ fn version_line() -> String {
 }
 
 pub(super) fn mode(port: &ClientPort) -> &'static str {
+    if port.consensus.members().out_of_service().is_some() {
+        return "out-of-service";
+    }
     match port.consensus.role() {
-        Role::Leader if port.config.standalone_enabled && port.config.members.len() < 2 => {
-            "standalone"
-        }
+        Role::Leader if !port.config.is_ensemble() => "standalone",
         Role::Leader => "leader",
         Role::Observer => "observer",
         Role::Follower | Role::Candidate | Role::Stopped => "follower",
     }
+}
+
+/// What is told instead of most things while this server does not serve: ZooKeeper's sentence, which
+/// probes know, and why. `None` while it does.
+pub(super) fn not_serving(port: &ClientPort) -> Option<String> {
+    let why = match port.consensus.members().out_of_service() {
+        Some(why) => why.to_string(),
+        None if port.consensus.may_serve() => return None,
+        None => "no majority of the ensemble is heard".to_owned(),
+    };
+    Some(format!(
+        "This ZooKeeper instance is not currently serving requests\n{why}\n"
+    ))
 }
 
 /// What `srvr` and `stat` share.
@@ -53,7 +68,8 @@ fn server_lines(port: &ClientPort) -> String {
          Outstanding: {}\n\
          Zxid: {zxid}\n\
          Mode: {}\n\
-         Node count: {nodes}\n",
+         Node count: {nodes}\n\
+         {}",
         latency.min_us / 1000,
         mean(latency),
         latency.max_us / 1000,
@@ -62,7 +78,30 @@ fn server_lines(port: &ClientPort) -> String {
         port.replica.connection_count(),
         port.admission.outstanding(),
         mode(port),
+        proposal_sizes(port),
     )
+}
+
+/// A leader's line.
+fn proposal_sizes(port: &ClientPort) -> String {
+    if mode(port) != "leader" {
+        return String::new();
+    }
+    let metrics = &port.metrics;
+    format!(
+        "Proposal sizes last/min/max: {}/{}/{}\n",
+        size(metrics.last_proposal_bytes.load(Relaxed)),
+        size(metrics.min_proposal_bytes.load(Relaxed)),
+        size(metrics.max_proposal_bytes.load(Relaxed)),
+    )
+}
+
+/// A size in bytes; -1 where there is none yet.
+pub(super) fn size(bytes: u64) -> i64 {
+    match bytes {
+        0 | u64::MAX => -1,
+        bytes => i64::try_from(bytes).unwrap_or(i64::MAX),
+    }
 }
 
 /// Up to four decimals and at least one, as Java prints a rounded double.
@@ -140,7 +179,7 @@ pub(super) fn conf(port: &ClientPort) -> String {
     let backlog = config
         .client_listen_backlog
         .map_or_else(|| "-1".to_owned(), |backlog| backlog.to_string());
-    format!(
+    let mut text = format!(
         "clientPort={}\n\
          secureClientPort=-1\n\
          dataDir={}\n\
@@ -163,6 +202,38 @@ pub(super) fn conf(port: &ClientPort) -> String {
         config.session_timeout_min_ms,
         config.session_timeout_max_ms,
         config.server_id,
+    );
+    if config.is_ensemble() {
+        text.push_str(&ensemble_conf(port));
+    }
+    text
+}
+
+fn ensemble_conf(port: &ClientPort) -> String {
+    let config = &port.config;
+    let own = config
+        .members
+        .iter()
+        .find(|member| member.id == config.server_id);
+    let address = own.and_then(|member| member.addresses.first());
+    let members = port.replica.inspect(|state| {
+        let text = state.configuration().map(|(text, _)| text.to_vec());
+        String::from_utf8_lossy(&text.unwrap_or_default()).into_owned()
+    });
+    format!(
+        "initLimit={}\n\
+         syncLimit={}\n\
+         electionAlg=3\n\
+         electionPort={}\n\
+         quorumPort={}\n\
+         peerType={}\n\
+         membership: \n\
+         {members}",
+        config.init_limit_ticks,
+        config.sync_limit_ticks,
+        address.map_or(0, |address| address.election_port),
+        address.map_or(0, |address| address.quorum_port),
+        u8::from(own.is_some_and(|member| member.role == MemberRole::Observer)),
     )
 }
 

@@ -26,6 +26,9 @@ use super::dispatch::{Route, route};
 use super::listener::ClientPort;
 use super::outbox::{End, Local, Outbox, Owed};
 use crate::admin::four_letter;
+use crate::consensus::membership::caller::Change;
+use crate::consensus::membership::change::Asker;
+use crate::consensus::membership::plan::Wish;
 use crate::consensus::rounds::Waiter;
 use crate::replica::Ask;
 use crate::session_tracker::Pulse;
@@ -39,6 +42,10 @@ const READ_BYTES_MAX: usize = 64 * 1024;
 /// input sends a reset, which can destroy answers the client has not read yet.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 4 * 1024 * 1024;
+
+/// How long a server that stops waits for the answers to what it has read from a client: with them
+/// the client knows what became of all it asked for, and loses nothing but the connection.
+const DRAIN: Duration = Duration::from_secs(1);
 
 /// The length of a request's header on the wire.
 const HEADER_BYTES: usize = 8;
@@ -110,12 +117,18 @@ impl Connection {
         let handshake_timeout = self.port.limits.handshake_timeout;
         let handshake = tokio::time::sleep_until(Instant::now() + handshake_timeout);
         tokio::pin!(handshake);
+        let mut drain_until = None;
         loop {
-            if let Err(reason) = self.process_input().await {
+            if drain_until.is_some() {
+                self.answer_locals();
+            } else if let Err(reason) = self.process_input().await {
                 self.outbox.lock().end_with(End::AfterFlush(reason));
             }
             if let Some(reason) = self.send_ready(&writer) {
                 return reason;
+            }
+            if drain_until.is_some() && self.is_drained() {
+                return Disconnect::Shutdown;
             }
             // All was sent, so there is room for answers that were parked.
             if self.output.is_empty() && self.outbox.lock().has_ready_answer() {
@@ -130,7 +143,7 @@ impl Connection {
                     continue;
                 }
             }
-            let may_read = self.may_read();
+            let may_read = drain_until.is_none() && self.may_read();
             if may_read {
                 self.input.reserve(self.read_bytes);
             }
@@ -153,9 +166,19 @@ impl Connection {
                     self.port.metrics.sessionless_expired.fetch_add(1, Relaxed);
                     return Disconnect::HandshakeTimeout;
                 }
-                () = stop.cancelled() => return Disconnect::Shutdown,
+                () = stop.cancelled(), if drain_until.is_none() => {
+                    drain_until = Some(Instant::now() + DRAIN);
+                }
+                () = sleep_until(drain_until), if drain_until.is_some() => {
+                    return Disconnect::Shutdown;
+                }
             }
         }
+    }
+
+    /// Whether the client has been sent all that it can be sent.
+    fn is_drained(&self) -> bool {
+        self.output.is_empty() && self.outbox.lock().owed_count() == 0
     }
 
     /// Sends what can be sent without waiting, and says whether the connection is over.
@@ -320,6 +343,9 @@ impl Connection {
     /// Proposes to open or resume the session that the first frame asks for.
     async fn open_session(&mut self, frame: &[u8]) -> Result<(), Disconnect> {
         let connect = ConnectRequest::decode(frame).map_err(|_| Disconnect::Malformed)?;
+        if let Some(why) = self.port.consensus.members().out_of_service() {
+            return Err(Disconnect::OutOfService(why));
+        }
         if !self.port.consensus.may_serve() {
             return Err(Disconnect::NoQuorum);
         }
@@ -427,11 +453,13 @@ impl Connection {
         write: Write,
         payload_bytes: usize,
     ) -> Result<(), Disconnect> {
-        if matches!(write, Write::Reconfig(_)) && self.port.config.reconfig_enabled {
-            // One server has no members to change, as in ZooKeeper's standalone mode.
-            self.push_local(xid, Some(op), Ask::Refused(ErrorCode::Unimplemented));
-            return Ok(());
-        }
+        let write = match write {
+            Write::Reconfig(request) if self.port.config.reconfig_enabled => {
+                self.reconfigure(xid, op, request);
+                return Ok(());
+            }
+            write => write,
+        };
         if !self.port.consensus.has_space() {
             self.push_local(xid, Some(op), Ask::Refused(ErrorCode::SystemError));
             return Ok(());
@@ -442,6 +470,28 @@ impl Connection {
             write,
         };
         self.propose_request(xid, op, action, payload_bytes)
+    }
+
+    /// Has the leader change the members. What comes after it on this connection waits for it.
+    fn reconfigure(&mut self, xid: Xid, op: OpCode, request: request::Reconfig) {
+        self.answer_locals();
+        let local = self.local(xid, Some(op), Ask::Configuration);
+        let (ticket, timeout_ms) = {
+            let mut inner = self.outbox.lock();
+            inner.count_received(local.op, local.xid);
+            let timeout_ms = inner.session().map_or(0, |session| session.timeout_ms);
+            (inner.owe_round(local), timeout_ms)
+        };
+        self.port.consensus.change_members(Change {
+            outbox: Arc::clone(&self.outbox),
+            ticket,
+            wish: Wish::from(request),
+            asker: Asker {
+                identities: Arc::clone(&self.identities),
+                skip_acl: self.port.config.skip_acl,
+            },
+            session_timeout: Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0)),
+        });
     }
 
     fn propose_request(
@@ -566,6 +616,12 @@ impl Connection {
         };
         // Either the client has closed its side as well, or it had its chance.
         let _ = tokio::time::timeout(LINGER, drain).await;
+    }
+}
+
+async fn sleep_until(instant: Option<Instant>) {
+    if let Some(instant) = instant {
+        tokio::time::sleep_until(instant).await;
     }
 }
 

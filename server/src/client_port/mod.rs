@@ -9,6 +9,8 @@ pub mod dispatch;
 pub mod listener;
 pub mod outbox;
 
+use crate::consensus::membership::OutOfService;
+
 /// Why a connection ended. The client sees a closed socket; this is for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Disconnect {
@@ -48,6 +50,10 @@ pub enum Disconnect {
     NoQuorum,
     #[error("the state was replaced by a snapshot from another server")]
     StateReplaced,
+    #[error("the leader was lost while it changed the members: nobody knows what became of it")]
+    OutcomeUnknown,
+    #[error(transparent)]
+    OutOfService(OutOfService),
     #[error("the server is shutting down")]
     Shutdown,
 }

@@ -254,6 +254,25 @@ impl Inner {
         ticket
     }
 
+    /// The answer with this ticket is to be another.
+    pub fn replace_round(&mut self, replaced: u64, ask: Ask) {
+        let found = self.owed.iter_mut().find_map(|owed| match owed {
+            Owed::Round { ticket, local } if *ticket == replaced => Some(local),
+            _ => None,
+        });
+        if let Some(local) = found {
+            local.ask = ask;
+        }
+    }
+
+    /// Whether a write is owed an answer before the one with this ticket.
+    pub fn has_writes_before(&self, before: u64) -> bool {
+        self.owed
+            .iter()
+            .take_while(|owed| !matches!(owed, Owed::Round { ticket, .. } if *ticket == before))
+            .any(|owed| matches!(owed, Owed::Write { .. }))
+    }
+
     /// The answer with this ticket waits for nothing but its turn.
     pub fn confirm(&mut self, confirmed: u64) {
         let is =
@@ -448,6 +467,35 @@ mod tests {
         ));
         assert_eq!(inner.pop_local().map(|local| local.xid), Some(Xid(2)));
         assert!(inner.pop_local().is_none());
+    }
+
+    #[test]
+    fn an_answer_that_is_found_out_later_takes_its_turn_behind_the_writes_before_it() {
+        let outbox = outbox();
+        let write = |xid| Owed::Write {
+            xid: Xid(xid),
+            op: OpCode::Create,
+            since_us: 0,
+        };
+        let Owed::Local(asked) = local(&outbox, 2) else {
+            unreachable!("it is one");
+        };
+        let mut inner = outbox.lock();
+        inner.owe(write(1));
+        let ticket = inner.owe_round(asked);
+        inner.owe(write(3));
+        assert!(inner.has_writes_before(ticket));
+        inner.pop_owed();
+        assert!(
+            !inner.has_writes_before(ticket),
+            "the one behind it does not count"
+        );
+        inner.replace_round(ticket, Ask::Configuration);
+        assert!(inner.pop_local().is_none(), "it is not confirmed");
+        inner.confirm(ticket);
+        let given = inner.pop_local().expect("it is confirmed");
+        assert!(matches!(given.ask, Ask::Configuration));
+        assert_eq!(given.xid, Xid(2));
     }
 
     #[test]

@@ -115,7 +115,10 @@ fn data_dir(draft: &Draft, file: Option<&Path>) -> Result<PathBuf, ConfigError> 
 fn server_id(draft: &mut Draft, file: Option<&Path>, data_dir: &Path) -> Result<u8, ConfigError> {
     check_members(draft)?;
     let path = data_dir.join("myid");
-    let my_id = read_my_id(&path)?;
+    let my_id = match &draft.server_id {
+        Some(asked) => Some(asked.value),
+        None => read_my_id(&path)?,
+    };
     let participants = draft
         .members
         .values()
@@ -135,12 +138,21 @@ fn server_id(draft: &mut Draft, file: Option<&Path>, data_dir: &Path) -> Result<
     };
     if !draft.members.is_empty() && !draft.members.contains_key(&id) {
         if !alone {
+            if let Some(asked) = &draft.server_id {
+                return Err(ConfigError::Invalid {
+                    place: asked.place.clone(),
+                    reason: format!("there is no line server.{id}: change one of them"),
+                });
+            }
             let reason = format!("says {id}, but there is no line server.{id}: change one of them");
             return Err(ConfigError::MyId { path, reason });
         }
         warn_about_lone_member(draft, id);
     }
-    if let (false, Some(path)) = (alone, file) {
+    if !alone {
+        warn_about_number(draft, participants);
+    }
+    if let (false, Some(path)) = (alone || draft.members_overridden, file) {
         let limits = [
             ("initLimit", draft.init_limit_ticks),
             ("syncLimit", draft.sync_limit_ticks),
@@ -179,6 +191,27 @@ fn check_members(draft: &Draft) -> Result<(), ConfigError> {
         });
     }
     Ok(())
+}
+
+/// A majority of an even number is as large as of the odd one above it.
+fn warn_about_number(draft: &mut Draft, voters: usize) {
+    let Some(first) = draft.members.values().next() else {
+        return;
+    };
+    if voters % 2 == 1 && voters > 1 {
+        return;
+    }
+    let survived = voters.saturating_sub(1) / 2;
+    let more = if voters == 1 { 3 } else { voters + 1 };
+    let note = format!(
+        "with {voters} voting servers the ensemble survives the loss of {survived}; with {more} it \
+         would survive {}",
+        (more - 1) / 2
+    );
+    draft.warnings.push(ConfigWarning {
+        place: first.place.clone(),
+        note: Note::Advice(note),
+    });
 }
 
 /// ZooKeeper leaves a lone server line out of account, whatever its number.
@@ -279,6 +312,7 @@ fn client_address(
     let address = match (host, file) {
         (Some((host, place)), _) => resolve(host, place)?,
         (None, Some(_)) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        (None, None) if listed.is_some() => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         // Nobody has asked to be reachable.
         (None, None) => IpAddr::V4(Ipv4Addr::LOCALHOST),
     };

@@ -67,6 +67,9 @@ pub(super) struct Draft {
     pub(super) multi_address_enabled: bool,
     pub(super) peer_role: Option<At<Role>>,
     pub(super) members: BTreeMap<u8, At<Member>>,
+    /// The members are those of flags or environment, not of the file.
+    pub(super) members_overridden: bool,
+    pub(super) server_id: Option<At<u8>>,
     dynamic_file: Option<PathBuf>,
 }
 
@@ -119,6 +122,8 @@ impl Default for Draft {
             multi_address_enabled: false,
             peer_role: None,
             members: BTreeMap::new(),
+            members_overridden: false,
+            server_id: None,
             dynamic_file: None,
         }
     }
@@ -269,6 +274,12 @@ impl Draft {
 
             "standaloneEnabled" => self.standalone_enabled = entry.boolean()?,
             "quorumListenOnAllIPs" => self.quorum_listen_on_all_ips = entry.boolean()?,
+            "quorate.server" => self.override_member(entry)?,
+            "quorate.serverId" => {
+                let id = parse_server_id(&entry.value)
+                    .ok_or_else(|| entry.invalid(SERVER_ID_EXPECTED))?;
+                self.server_id = Some(entry.at(id));
+            }
             "quorate.rejoin" => self.rejoin = entry.boolean()?,
             "reconfigEnabled" => self.reconfig_enabled = entry.boolean()?,
             "multiAddress.enabled" => self.multi_address_enabled = entry.boolean()?,
@@ -321,14 +332,30 @@ impl Draft {
         Ok(())
     }
 
+    /// A server line from outside the file: `1=host:2888:3888`, with or without `server.` before it.
+    /// The first one replaces all that the file has.
+    fn override_member(&mut self, entry: &Entry) -> Result<(), ConfigError> {
+        let (key, value) = entry
+            .value
+            .split_once('=')
+            .ok_or_else(|| entry.invalid("expected 1=host:2888:3888;2181"))?;
+        let key = key.trim();
+        if !std::mem::replace(&mut self.members_overridden, true) {
+            self.members.clear();
+        }
+        let id = key.strip_prefix("server.").unwrap_or(key);
+        let entry = Entry {
+            value: value.trim().to_owned(),
+            ..entry.clone()
+        };
+        self.set_membership(&entry, &format!("server.{id}"))
+    }
+
     fn set_membership(&mut self, entry: &Entry, key: &str) -> Result<(), ConfigError> {
         let (kind, id) = key.split_once('.').unwrap_or((key, ""));
         match kind {
             "server" => {
-                let id = match id.trim().parse::<u8>() {
-                    Ok(id) if id <= SERVER_ID_MAX => id,
-                    _ => return Err(entry.invalid("server ids are numbers from 0 to 254")),
-                };
+                let id = parse_server_id(id).ok_or_else(|| entry.invalid(SERVER_ID_EXPECTED))?;
                 let member =
                     Member::parse(id, &entry.value).map_err(|reason| entry.invalid(reason))?;
                 if let Some(earlier) = self.members.insert(id, entry.at(member)) {
@@ -424,6 +451,13 @@ impl Draft {
 
 /// 255 in the top byte of an owner id marks a TTL node.
 pub(super) const SERVER_ID_MAX: u8 = 254;
+
+const SERVER_ID_EXPECTED: &str = "server ids are numbers from 0 to 254";
+
+fn parse_server_id(text: &str) -> Option<u8> {
+    let id = text.trim().parse().ok()?;
+    (id <= SERVER_ID_MAX).then_some(id)
+}
 
 const NO_GROUPS: &str = "majorities are counted by servers, without groups and weights";
 const NO_TLS: &str =

@@ -115,6 +115,8 @@ pub enum Note {
     Duplicate { later_line: usize },
     /// Out of bounds, in a way that ZooKeeper mends as well.
     Adjusted { to: u64, why: &'static str },
+    /// It works, and something else would be better.
+    Advice(String),
     /// Two places disagree, and ZooKeeper goes on.
     Disagreement(String),
 }
@@ -129,7 +131,7 @@ impl fmt::Display for ConfigWarning {
                 write!(f, "{place}: ignored, set again on line {later_line}")
             }
             Note::Adjusted { to, why } => write!(f, "{place}: using {to}: {why}"),
-            Note::Disagreement(what) => write!(f, "{place}: {what}"),
+            Note::Advice(what) | Note::Disagreement(what) => write!(f, "{place}: {what}"),
         }
     }
 }

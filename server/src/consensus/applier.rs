@@ -21,8 +21,9 @@ use super::snapshot_io::Source;
 use super::types::{
     Entry, LogId, Snapshot, SnapshotData, SnapshotMeta, StoredMembership, TypeConfig,
 };
-use super::{Incarnation, snapshot_io};
+use super::{Incarnation, membership, snapshot_io};
 use crate::client_port::Disconnect;
+use crate::metrics::{Metrics, Sizes};
 use crate::replica::{Committed, Outcome, Replica};
 use crate::storage::snapshots::SnapshotStore;
 
@@ -67,6 +68,7 @@ pub struct Applier {
     pub(super) replica: Arc<Replica>,
     pub(super) snapshots: SnapshotStore,
     pub(super) proposals: Arc<Proposals>,
+    pub(super) metrics: Arc<Metrics>,
     pub(super) incarnation: Incarnation,
     pub(super) progress: Arc<Progress>,
     pub(super) zxids: Arc<Zxids>,
@@ -132,7 +134,20 @@ struct Chunk {
     /// Epochs of this run whose marker is among them.
     markers: Vec<u64>,
     bytes: u64,
+    sizes: Option<Sizes>,
     outcome: Outcome,
+}
+
+impl Chunk {
+    fn on_command(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        let sizes = self.sizes.get_or_insert(Sizes::of(bytes));
+        *sizes = Sizes {
+            last: bytes,
+            min: sizes.min.min(bytes),
+            max: sizes.max.max(bytes),
+        };
+    }
 }
 
 impl Applier {
@@ -149,6 +164,7 @@ impl Applier {
         let log_id = entry.log_id();
         let zxid = self.zxids.zxid(log_id.index);
         self.last_applied = Some(log_id);
+        let mut configuration = None;
         let command = match entry.payload {
             EntryPayload::Normal(proposal) => {
                 let command = Command::decode(&proposal.0).map_err(|error| {
@@ -157,7 +173,7 @@ impl Applier {
                         format!("log entry {}: {error}", log_id.index),
                     )
                 })?;
-                chunk.bytes += proposal.0.len() as u64;
+                chunk.on_command(proposal.0.len() as u64);
                 if let Action::Marker { run, epoch } = command.action
                     && self
                         .incarnation
@@ -168,12 +184,17 @@ impl Applier {
                 Some(command)
             }
             EntryPayload::Membership(membership) => {
+                configuration = membership::configuration(&membership);
                 self.membership = StoredMembership::new(Some(log_id), membership);
                 None
             }
             EntryPayload::Blank => None,
         };
-        chunk.entries.push(Committed { zxid, command });
+        chunk.entries.push(Committed {
+            zxid,
+            command,
+            configuration,
+        });
         Ok(())
     }
 
@@ -189,6 +210,9 @@ impl Applier {
         if !outcome.void.is_empty() {
             let hopeless = self.proposals.on_void(&outcome.void);
             self.replica.cut_those(&hopeless, Disconnect::SessionMoved);
+        }
+        if let Some(sizes) = chunk.sizes.take() {
+            self.metrics.on_proposals(sizes);
         }
         for epoch in chunk.markers.drain(..) {
             self.proposals.on_marker(epoch);

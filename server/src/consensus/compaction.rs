@@ -15,6 +15,7 @@ use openraft::errors::Fatal;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::membership::{Members, OutOfService};
 use super::snapshot_io::{self, WriteError};
 use super::types::TypeConfig;
 use super::{Applier, Raft};
@@ -70,6 +71,7 @@ impl Progress {
 /// Takes snapshots and cuts the log.
 pub struct Compaction {
     pub(super) raft: Raft,
+    pub(super) members: Arc<Members>,
     pub(super) replica: Arc<Replica>,
     pub(super) progress: Arc<Progress>,
     pub(super) snapshots: SnapshotStore,
@@ -104,7 +106,9 @@ impl Compaction {
             let state_bytes = self
                 .replica
                 .inspect(quorate_state::State::approximate_data_size);
-            if !self.progress.is_due(state_bytes) {
+            // What is written of a state that is wrong would take the place of what is right.
+            let is_wrong = self.members.out_of_service() == Some(OutOfService::Differs);
+            if is_wrong || !self.progress.is_due(state_bytes) {
                 continue;
             }
             self.progress.restart();

@@ -8,17 +8,17 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::{ChangeMembers, ServerState};
+use openraft::{ChangeMembers, Instant as _, ServerState};
 use tokio::time::sleep;
 
-use super::formation::{Listed, View};
-use super::types::PeerNode;
+use super::formation::View;
+use super::types::{self, PeerNode};
 use super::{Consensus, Role};
 use crate::peer_port::wire::{Rejoin, Standing};
 use crate::peer_port::{Answer, Question};
 
 /// How long a leader that was not heard from still counts as one.
-const LEADER_PATIENCE_MS: u64 = 1000;
+const LEADER_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a leader may take to confirm that it is one.
 const ROUND_PATIENCE: Duration = Duration::from_secs(1);
 /// How often what was left undone is tried again.
@@ -43,7 +43,7 @@ impl Consensus {
     }
 
     /// Begins the duties of a server among others.
-    pub(super) fn take_up_duties(self: &Arc<Self>, listed: Listed) {
+    pub(super) fn take_up_duties(self: &Arc<Self>) {
         self.tasks.spawn(until_stopped(
             Arc::clone(self),
             Arc::clone(self).follow_members(),
@@ -52,15 +52,29 @@ impl Consensus {
             .spawn(until_stopped(Arc::clone(self), Arc::clone(self).settle()));
         self.tasks.spawn(until_stopped(
             Arc::clone(self),
-            Arc::clone(self).lead_newcomers(listed),
+            Arc::clone(self).lead_newcomers(),
         ));
     }
 
     /// Tells the dialling side who is where, as the membership changes.
     async fn follow_members(self: Arc<Self>) {
         let mut metrics = self.raft.server_metrics();
+        let mut led_by = None;
         loop {
-            let membership = metrics.borrow_watched().membership_config.clone();
+            let (membership, leader) = {
+                let now = metrics.borrow_watched();
+                let leader = now
+                    .current_leader
+                    .map(|leader| (leader, now.vote.leader_id.term));
+                (now.membership_config.clone(), leader)
+            };
+            if leader != led_by {
+                match leader {
+                    Some((leader, term)) => tracing::info!(leader, term, "there is a leader"),
+                    None => tracing::info!("there is no leader"),
+                }
+                led_by = leader;
+            }
             let nodes: BTreeMap<u64, String> = membership
                 .nodes()
                 .filter(|(server, _)| **server != self.author.server)
@@ -80,6 +94,7 @@ impl Consensus {
     /// not do: this server may have applied, and shown, what was not yet on its own disk.
     async fn settle(self: Arc<Self>) {
         loop {
+            let begun_ms = self.clock.monotonic_ms();
             if let Some(index) = self.confirmed_index().await {
                 let wait = self.raft.wait(None);
                 if wait
@@ -87,6 +102,7 @@ impl Consensus {
                     .await
                     .is_ok()
                 {
+                    self.note_majority(begun_ms);
                     self.settled.send_replace(true);
                     return;
                 }
@@ -114,8 +130,8 @@ impl Consensus {
     }
 
     /// As the leader: writes down the incarnation of every server that has presented itself, adds
-    /// the observers of the first configuration, and gives newcomers that have caught up their vote.
-    async fn lead_newcomers(self: Arc<Self>, listed: Listed) {
+    /// and gives those that were taken in again, and have caught up, their vote.
+    async fn lead_newcomers(self: Arc<Self>) {
         let mut roles = self.raft.server_metrics();
         loop {
             if self.role() != Role::Leader {
@@ -125,7 +141,6 @@ impl Consensus {
                 continue;
             }
             self.admit_seen().await;
-            self.add_first_observers(&listed).await;
             self.promote_newcomers().await;
             tokio::select! {
                 () = self.newcomer.notified() => {}
@@ -143,26 +158,15 @@ impl Consensus {
         }
     }
 
-    /// Once: the first membership is the one at index 0, and has voters only.
-    async fn add_first_observers(&self, listed: &Listed) {
-        let first = {
-            let metrics = self.raft.server_metrics();
-            let metrics = metrics.borrow_watched();
-            let id = *metrics.membership_config.log_id();
-            id.is_some_and(|id| id.index == 0)
-        };
-        let observers = listed.observers();
-        if first && !observers.is_empty() {
-            let change = ChangeMembers::AddNodes(observers);
-            if let Err(error) = self.raft.change_membership(change, true).await {
-                tracing::warn!(%error, "the observers were not added");
-            }
-        }
-    }
-
-    /// Servers that are to vote and do not yet: they were added, or taken in again.
+    /// Servers that are to vote and do not yet: they were taken in again. Those that a client adds or
+    /// removes are none of these: see [`super::membership`].
     async fn promote_newcomers(&self) {
-        for server in self.caught_up_newcomers() {
+        let newcomers = self.caught_up_newcomers();
+        if newcomers.is_empty() {
+            return;
+        }
+        let _turn = self.members.take_turn().await;
+        for server in newcomers {
             let change = ChangeMembers::AddVoterIds([server].into());
             match self.raft.change_membership(change, true).await {
                 Ok(_) => tracing::info!(server, "a server has caught up, and votes from now on"),
@@ -187,6 +191,7 @@ impl Consensus {
         membership
             .nodes()
             .filter(|(server, node)| !voters.contains(server) && !node.observer)
+            .filter(|(_, node)| node.standing == types::Standing::Member)
             .map(|(server, _)| *server)
             .filter(caught_up)
             .collect()
@@ -206,6 +211,7 @@ impl Consensus {
         if self.known_incarnation(server) >= Some(rejoin.incarnation) {
             return refuse("its new data would be older than the one it is known by".to_owned());
         }
+        let _turn = self.members.take_turn().await;
         let Some(node) = self.member_node(server) else {
             return refuse("it is no member: add it as a new server".to_owned());
         };
@@ -287,16 +293,23 @@ impl View for Consensus {
     }
 
     fn is_current(&self, server: u64) -> bool {
-        let metrics = self.raft.server_metrics();
+        let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         if metrics.state == ServerState::Leader {
-            return true;
+            // One that a majority has left does not know it by itself.
+            let is_alone = metrics
+                .membership_config
+                .voter_ids()
+                .eq([self.author.server]);
+            let acknowledged = metrics.last_quorum_acked.as_ref();
+            return is_alone || acknowledged.is_some_and(|at| at.elapsed() < LEADER_PATIENCE);
         }
-        let age = self
-            .clock
-            .monotonic_ms()
-            .saturating_sub(self.last_heard_from_leader_ms());
-        *self.settled.borrow() && age < LEADER_PATIENCE_MS && metrics.current_leader != Some(server)
+        let now_ms = self.clock.monotonic_ms();
+        let silence = Duration::from_millis(now_ms - self.last_heard_from_leader_ms().min(now_ms));
+        let follows = metrics
+            .current_leader
+            .is_some_and(|leader| leader != server);
+        *self.settled.borrow() && follows && silence < LEADER_PATIENCE
     }
 
     fn on_seen(&self, server: u64, incarnation: u64) {

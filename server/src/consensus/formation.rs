@@ -252,6 +252,12 @@ impl Door for Gate {
     fn probed(&self, probe: Probe) -> Probed {
         let me = self.me();
         let standing = match self.view() {
+            // What it has not heard of may have happened all the same.
+            Some(view)
+                if view.standing() == Standing::Settled && !view.is_current(probe.server) =>
+            {
+                Standing::Unsettled
+            }
             Some(view) => view.standing(),
             None => *self.standing.read(),
         };
@@ -388,6 +394,7 @@ impl Applicant<'_> {
         let mut founders = 0;
         let voters = self.listed.voters();
         let mut unsettled = false;
+        let mut settled = Vec::new();
         for (server, answer) in answers {
             let probed = match answer {
                 Ok(probed) => probed,
@@ -404,7 +411,7 @@ impl Applicant<'_> {
                 continue;
             }
             match probed.standing {
-                Standing::Settled => return self.judge_settled(probed),
+                Standing::Settled => settled.push(probed),
                 Standing::Unsettled => {
                     unsettled = true;
                     reasons.push(format!(
@@ -420,6 +427,10 @@ impl Applicant<'_> {
                     founders += usize::from(voters.contains_key(server));
                 }
             }
+        }
+        // Whoever knows this server counts for more than one that has not heard of it.
+        if let Some(probed) = settled.into_iter().max_by_key(|probed| probed.known) {
+            return self.judge_settled(probed);
         }
         let founds = voters.contains_key(&self.server);
         if founds && !unsettled && founders + 1 > voters.len() / 2 {

@@ -6,17 +6,21 @@
 //! code.
 
 pub mod admission;
+pub mod agreement;
 pub mod applier;
 pub mod compaction;
 mod duties;
 pub mod formation;
 pub mod log_store;
+pub mod membership;
 pub mod network;
 pub mod proposals;
 pub mod pump;
 pub mod rounds;
 mod service;
 pub mod snapshot_io;
+#[cfg(test)]
+mod tests;
 mod translate;
 pub mod types;
 
@@ -28,7 +32,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use openraft::{ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
-use quorate_protocol::SessionId;
+use quorate_protocol::{SessionId, Zxid};
 use quorate_state::{Action, Command, Connection, Origin, Rules, State};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -36,10 +40,14 @@ use tokio_util::task::TaskTracker;
 
 pub use admission::Admission;
 
+use self::agreement::Agreement;
 use self::applier::Applier;
 use self::compaction::{Compaction, Progress};
-use self::formation::{FormationError, Listed, Plan};
+use self::formation::{FormationError, Plan};
 use self::log_store::LogStore;
+use self::membership::caller::Change;
+use self::membership::plan::Wish;
+use self::membership::{MemberRules, Members};
 use self::proposals::Proposals;
 use self::pump::{Leadership, Pump};
 use self::rounds::{Rounds, Waiter};
@@ -113,7 +121,6 @@ pub struct Parts {
     /// How to begin.
     pub plan: Plan,
     /// The configured servers; none on a server that was told of no ensemble.
-    pub listed: Listed,
     pub peers: Peers,
     pub rules: Rules,
     pub log: LogStore,
@@ -135,6 +142,7 @@ pub struct Parts {
     pub touch_interval: Duration,
     /// How long a server may hear of no majority before it stops serving.
     pub isolation_limit: Duration,
+    pub member_rules: MemberRules,
 }
 
 /// Writes the commands of this server.
@@ -178,6 +186,7 @@ pub struct Consensus {
     proposals: Arc<Proposals>,
     rounds: Arc<Rounds>,
     sessions: Arc<SessionTracker>,
+    members: Arc<Members>,
     isolation_limit: Duration,
     compaction_failed: watch::Receiver<Option<String>>,
     stop: CancellationToken,
@@ -189,6 +198,9 @@ pub struct Consensus {
     snapshot_room: Arc<Semaphore>,
     /// When the leader was last heard, in milliseconds of the monotonic clock; 0 is never.
     leader_heard_ms: AtomicU64,
+    /// When a majority was last known to be there, while this server led or started; by the same
+    /// clock. A change of role forgets neither of the two.
+    majority_heard_ms: AtomicU64,
     /// All that was agreed on before the start has been applied.
     settled: watch::Sender<bool>,
     /// Servers that have presented themselves, with the incarnations they said.
@@ -238,12 +250,14 @@ impl Consensus {
             replica: Arc::clone(&parts.replica),
             snapshots: parts.snapshots.clone(),
             proposals: Arc::clone(&proposals),
+            metrics: Arc::clone(&parts.metrics),
             incarnation: parts.incarnation,
             progress: Arc::clone(&progress),
             last_applied: parts.last_applied,
             membership: parts.membership,
         };
         let config = settings().validate().map_err(engine)?;
+        let log = Arc::clone(parts.log.log());
         let raft = Raft::new(
             parts.server,
             Arc::new(config),
@@ -265,6 +279,22 @@ impl Consensus {
             peers: parts.peers.clone(),
         };
         tasks.spawn(pump.run(stop.clone()));
+        let members = Arc::new(Members::new(
+            raft.clone(),
+            parts.server,
+            parts.peers.clone(),
+            Arc::clone(&parts.replica),
+            Arc::clone(&zxids),
+            log,
+            Arc::clone(&parts.clock),
+            Arc::clone(&parts.metrics),
+            parts.member_rules,
+        ));
+        tasks.spawn(Arc::clone(&members).keep_up(stop.clone()));
+        let agreement = Agreement {
+            members: Arc::clone(&members),
+        };
+        tasks.spawn(agreement.run(stop.clone()));
         let runner = rounds::Runner {
             raft: raft.clone(),
             author: author.clone(),
@@ -280,6 +310,7 @@ impl Consensus {
         let (failed, compaction_failed) = watch::channel(None);
         let compaction = Compaction {
             raft: raft.clone(),
+            members: Arc::clone(&members),
             replica: Arc::clone(&parts.replica),
             progress,
             snapshots: parts.snapshots.clone(),
@@ -296,6 +327,7 @@ impl Consensus {
             proposals,
             rounds,
             sessions: parts.sessions,
+            members,
             isolation_limit: parts.isolation_limit,
             clock: parts.clock,
             compaction_failed,
@@ -306,12 +338,13 @@ impl Consensus {
             snapshots: parts.snapshots,
             snapshot_room: Arc::new(Semaphore::new(1)),
             leader_heard_ms: AtomicU64::new(0),
+            majority_heard_ms: AtomicU64::new(0),
             settled: watch::Sender::new(alone),
             seen: Mutex::default(),
             newcomer: Notify::new(),
             replica: parts.replica,
         });
-        consensus.take_up_duties(parts.listed);
+        consensus.take_up_duties();
         Ok(consensus)
     }
 
@@ -349,6 +382,23 @@ impl Consensus {
         self.rounds.ask(waiter);
     }
 
+    /// Has the leader change the members as a client wishes, and the client answered in its turn.
+    pub fn change_members(&self, change: Change) {
+        let members = Arc::clone(&self.members);
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = change.run(&members) => {}
+                () = stop.cancelled() => {}
+            }
+        });
+    }
+
+    /// Who belongs to the ensemble.
+    pub fn members(&self) -> &Arc<Members> {
+        &self.members
+    }
+
     /// Who leads, as far as this server knows.
     pub fn leadership(&self) -> Leadership {
         pump::leadership(&self.raft, self.author.server)
@@ -360,11 +410,14 @@ impl Consensus {
         *self.settled.borrow() && self.hears_majority()
     }
 
-    /// Whether it leads and a majority has answered it, or it has heard the leader, within the limit.
+    /// Whether, within the limit, a majority has answered this server as the leader, or it has heard
+    /// one. Who has just won or lost an election has heard either before it: that counts, or every
+    /// election would cost the clients of these servers their connections.
     fn hears_majority(&self) -> bool {
         use openraft::Instant;
         use openraft::async_runtime::watch::WatchReceiver;
 
+        let now_ms = self.clock.monotonic_ms();
         let metrics = self.raft.metrics();
         let now = metrics.borrow_watched();
         if now.state == ServerState::Leader {
@@ -372,23 +425,42 @@ impl Consensus {
             if membership.voter_ids().nth(1).is_none() {
                 return true;
             }
-            return now
-                .last_quorum_acked
-                .is_some_and(|at| at.elapsed() < self.isolation_limit);
+            if let Some(at) = now.last_quorum_acked {
+                let ago_ms = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
+                self.note_majority(now_ms.saturating_sub(ago_ms));
+            }
         }
         drop(now);
-        let heard_ms = self.leader_heard_ms.load(Relaxed);
-        if heard_ms == 0 {
-            return false;
-        }
-        let silent_ms = self.clock.monotonic_ms().saturating_sub(heard_ms);
-        u128::from(silent_ms) < self.isolation_limit.as_millis()
+        let heard_ms = self
+            .leader_heard_ms
+            .load(Relaxed)
+            .max(self.majority_heard_ms.load(Relaxed));
+        let silent_ms = now_ms.saturating_sub(heard_ms);
+        heard_ms != 0 && u128::from(silent_ms) < self.isolation_limit.as_millis()
+    }
+
+    /// Takes note that a majority was there at `at_ms`, by the monotonic clock.
+    fn note_majority(&self, at_ms: u64) {
+        self.majority_heard_ms.fetch_max(at_ms, Relaxed);
     }
 
     /// Answers another server.
     async fn answer(&self, question: Question) -> Answer {
         match question {
             Question::Round { touched } => self.confirm_round(touched).await,
+            Question::Digests => {
+                let digests = self.members.replica.digests().into_iter();
+                let at = digests.map(|(zxid, digest)| (zxid.0, digest)).collect();
+                Answer::Digests { at }
+            }
+            Question::Contradict { zxid, digest } => {
+                self.members.contradict(Zxid(zxid), digest);
+                Answer::Done
+            }
+            Question::Reconfig(asked) => {
+                let (wish, asker, patience) = Wish::from_wire(asked);
+                self.members.answer_change(wish, asker, patience).await
+            }
         }
     }
 

@@ -34,7 +34,7 @@ impl Service for Consensus {
     async fn append(&self, _from: u64, append: Append) -> Result<Appended, ServiceError> {
         let request = translate::append_request(append)?;
         let response = self.raft.append_entries(request).await.map_err(failed)?;
-        let appended = translate::appended(response);
+        let appended = translate::appended(&response);
         if !matches!(appended, Appended::Outvoted(_)) {
             self.leader_heard_ms
                 .fetch_max(self.clock.monotonic_ms(), Relaxed);
@@ -55,7 +55,7 @@ impl Service for Consensus {
     async fn transfer(&self, transfer: Transfer) -> Result<Transferred, ServiceError> {
         let request = translate::transfer_request(transfer);
         let response = self.raft.handle_transfer_leader(request).await;
-        Ok(translate::transferred(response.map_err(failed)?))
+        Ok(translate::transferred(&response.map_err(failed)?))
     }
 
     async fn begin_snapshot(
@@ -98,7 +98,7 @@ impl Service for Consensus {
         self.take_in_again(rejoin).await
     }
 
-    fn open_forwarded(self: &Arc<Self>, term: u64) -> ForwardedWrites {
+    fn open_forwarded(self: &Arc<Self>, _from: u64, term: u64) -> ForwardedWrites {
         ForwardedWrites {
             consensus: Arc::clone(self),
             term,

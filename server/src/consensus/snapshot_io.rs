@@ -11,7 +11,7 @@ use quorate_state::{State, StateView};
 use super::log_store::{to_entry_id, to_log_id};
 use super::types::{LogId, Snapshot, SnapshotData, SnapshotMeta, StoredMembership};
 use crate::storage::StorageError;
-use crate::storage::log::EntryId;
+use crate::storage::log::{EntryId, Log};
 use crate::storage::snapshots::{SnapshotFile, SnapshotInfo, SnapshotStore};
 
 /// What a server starts from.
@@ -54,6 +54,36 @@ pub fn load_newest(
         last_applied: file.info().last.map(to_log_id),
         membership: decode_membership(&file)?,
     })
+}
+
+/// Drops the entries of the log that the snapshot up to `applied` contradicts. A snapshot that the
+/// leader has sent gets its name before such entries go: a crash in between leaves both.
+///
+/// What a snapshot holds is committed, so what contradicts it never was, nor was what follows that.
+///
+/// # Errors
+///
+/// The log's.
+pub fn drop_contradicted(log: &Log, applied: Option<LogId>) -> Result<(), StorageError> {
+    let Some(applied) = applied.map(to_entry_id) else {
+        return Ok(());
+    };
+    let state = log.state();
+    let keep = state.committed.max(state.purged);
+    let contradicted = match log.id_at(applied.index) {
+        Some(found) => found.term != applied.term,
+        // The log ends before, in a term that came after: an entry that was overruled.
+        None => state.last.is_some_and(|last| last.term > applied.term),
+    };
+    // Committed entries that are contradicted are damage, for the engine to report.
+    if !contradicted || keep.is_some_and(|keep| keep.index >= applied.index) {
+        return Ok(());
+    }
+    tracing::info!(
+        index = applied.index,
+        "dropping entries that the newest snapshot has overruled"
+    );
+    log.truncate_after(keep)
 }
 
 /// Loads the state of one snapshot.

@@ -121,12 +121,12 @@ fn impossible(what: &str) -> ServiceError {
     ServiceError(format!("{what}: no server of this version sends that"))
 }
 
-pub(super) fn appended(response: AppendEntriesResponse<TypeConfig>) -> Appended {
-    match response {
+pub(super) fn appended(response: &AppendEntriesResponse<TypeConfig>) -> Appended {
+    match *response {
         AppendEntriesResponse::Success => Appended::All,
         AppendEntriesResponse::PartialSuccess(last) => Appended::UpTo(last.map(place)),
         AppendEntriesResponse::Conflict => Appended::Conflict,
-        AppendEntriesResponse::HigherVote(vote) => Appended::Outvoted(ballot(&vote)),
+        AppendEntriesResponse::HigherVote(ref vote) => Appended::Outvoted(ballot(vote)),
     }
 }
 
@@ -181,12 +181,12 @@ pub(super) fn transfer_request(transfer: Transfer) -> TransferLeaderRequest<Type
     )
 }
 
-pub(super) fn transferred(response: TransferLeaderResponse<TypeConfig>) -> Transferred {
+pub(super) fn transferred(response: &TransferLeaderResponse<TypeConfig>) -> Transferred {
     match response {
         Ok(()) => Transferred::Accepted,
         Err(TransferLeaderError::VoteChanged { expected, actual }) => Transferred::VoteChanged {
-            expected: ballot(&expected),
-            actual: ballot(&actual),
+            expected: ballot(expected),
+            actual: ballot(actual),
         },
         Err(TransferLeaderError::LogNotFlushed { expected, actual }) => Transferred::NotFlushed {
             expected: expected.map(place),

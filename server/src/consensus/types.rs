@@ -91,12 +91,34 @@ pub struct PeerNode {
     pub client_address: String,
     /// It is not meant to vote.
     pub observer: bool,
+    /// What stands behind `server.N=` for it, as ZooKeeper writes it, role included. Empty for a
+    /// server alone, which is no ensemble.
+    #[serde(default)]
+    pub line: String,
+    #[serde(default)]
+    pub standing: Standing,
+    /// When a client last changed the members, as noted on one of them; 0 on the others. See
+    /// [`quorate_state::Configuration::changed_ms`].
+    #[serde(default)]
+    pub changed_ms: i64,
+}
+
+/// Whether a server is a member, or on its way in or out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Standing {
+    #[default]
+    Member,
+    /// It catches up before it votes.
+    Joining,
+    /// It has lost its vote, or is about to, and is told so before the others forget it.
+    Leaving,
 }
 
 impl PeerNode {
     /// What a line of the configuration says.
     pub fn of(member: &Member) -> Self {
         let address = member.addresses.first();
+        let text = member.to_string();
         Self {
             host: address.map_or_else(String::new, |address| address.host.clone()),
             quorum_port: address.map_or(0, |address| address.quorum_port),
@@ -106,6 +128,11 @@ impl PeerNode {
                 .as_ref()
                 .map_or_else(String::new, ToString::to_string),
             observer: member.role == config::Role::Observer,
+            line: text
+                .split_once('=')
+                .map_or_else(String::new, |(_, line)| line.to_owned()),
+            standing: Standing::Member,
+            changed_ms: 0,
         }
     }
 

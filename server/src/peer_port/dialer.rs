@@ -111,12 +111,12 @@ impl Peers {
     /// Says who there is, and where (`host:port`). Whoever is left out is no longer talked to, but
     /// on the lanes that are open.
     pub fn set_members(&self, nodes: BTreeMap<u64, String>) {
-        for (server, address) in &nodes {
-            self.learn(*server, address);
-        }
         self.known
             .lock()
             .retain(|server, _| nodes.contains_key(server));
+        for (server, address) in nodes {
+            self.learn(server, &address);
+        }
     }
 
     /// Says where one server is.

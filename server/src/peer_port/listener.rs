@@ -264,7 +264,7 @@ impl<S: Service> PeerPort<S> {
         let (stop, running) = self.take_forward_slot(from);
         // The one before ends between two frames, so nothing of it follows what comes now.
         let _running = running.lock().await;
-        let mut forwarded = service.open_forwarded(hello.term);
+        let mut forwarded = service.open_forwarded(from, hello.term);
         let reason = loop {
             let frame = tokio::select! {
                 biased;
@@ -416,7 +416,7 @@ async fn take_snapshot<I: Incoming>(
                 }
             }
             Kind::SnapshotEnd if missing == 0 => {
-                return Ok(while_busy(writer, call, incoming.finish()).await?);
+                return while_busy(writer, call, incoming.finish()).await;
             }
             Kind::SnapshotEnd => {
                 return Ok(Err(ServiceError(

@@ -89,9 +89,8 @@ pub trait Service: Send + Sync + 'static {
     /// A server that was not admitted wants to be, with its data gone.
     fn rejoin(&self, rejoin: Rejoin) -> impl Future<Output = Answer> + Send;
 
-    /// Begins to take writes of another server's clients, meant for this server as the leader of
-    /// `term`.
-    fn open_forwarded(self: &Arc<Self>, term: u64) -> Self::Forwarded;
+    /// Begins to take writes of `from`'s clients, meant for this server as the leader of `term`.
+    fn open_forwarded(self: &Arc<Self>, from: u64, term: u64) -> Self::Forwarded;
 }
 
 /// Takes the writes of another server's clients.

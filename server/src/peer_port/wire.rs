@@ -743,6 +743,27 @@ pub enum Question {
     /// To the leader: record that these sessions showed life, then confirm that you still lead, and
     /// say up to where the log was committed before.
     Round { touched: Vec<i64> },
+    /// The digests of your state, at the last checkpoints and now.
+    Digests,
+    /// A majority has this digest at `zxid`. Stop serving if you have another.
+    Contradict { zxid: i64, digest: u64 },
+    /// To the leader: change the members.
+    Reconfig(Reconfig),
+}
+
+/// A client's wish to change the members, and who it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reconfig {
+    pub joining: Option<String>,
+    pub leaving: Option<String>,
+    pub members: Option<String>,
+    /// The configuration it is meant for; -1 for any.
+    pub version: i64,
+    /// What the client has proved: pairs of scheme and id.
+    pub identities: Vec<(String, String)>,
+    /// Permissions are not checked on the server it is connected to.
+    pub skip_acl: bool,
+    pub patience_ms: u32,
 }
 
 /// What it may answer.
@@ -751,6 +772,19 @@ pub enum Answer {
     /// A majority has confirmed the leader; all that was committed before stands up to `index`.
     Confirmed {
         index: u64,
+    },
+    /// Pairs of zxid and digest.
+    Digests {
+        at: Vec<(i64, u64)>,
+    },
+    /// The members were changed by the entry of this zxid.
+    Reconfigured {
+        zxid: i64,
+    },
+    /// They were not, and this is what the client is to be told.
+    NotReconfigured {
+        code: i32,
+        reason: String,
     },
     /// It is done.
     Done,

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use quorate_protocol::{Perms, Stat};
 
 use super::edit::NewData;
-use super::{Author, CONFIG_PATH, DataTree, check_version, next_version};
+use super::znode::Znode;
+use super::{Author, CONFIG_PATH, DataTree, Found, check_version, next_version};
 use crate::applied::{Change, ChangeKind};
 use crate::error::OpError;
 
@@ -52,6 +53,16 @@ impl DataTree {
         });
         self.quota_after_set_data(path, growth);
         Ok(stat)
+    }
+
+    /// Sets the data of a system znode, which no quota counts and no client may set.
+    pub(crate) fn set_system_data(
+        &mut self,
+        found: Found,
+        data: &[u8],
+        change: impl FnOnce(&mut Znode<'_>),
+    ) {
+        self.rewrite(found, &NewData::Set(Some(data)), change);
     }
 }
 

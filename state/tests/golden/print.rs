@@ -101,7 +101,7 @@ fn names(names: &[impl AsRef<str>]) -> String {
     format!("[{}]", names.join(" "))
 }
 
-fn change(change: &Change) -> String {
+pub(crate) fn change(change: &Change) -> String {
     let kind = match change.kind {
         ChangeKind::Created => "created",
         ChangeKind::Deleted => "deleted",

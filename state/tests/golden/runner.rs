@@ -10,7 +10,8 @@ use quorate_protocol::multi::ReadOp;
 use quorate_protocol::request::Watched;
 use quorate_protocol::{Id, Password, SessionId, Zxid};
 use quorate_state::{
-    Action, Applied, Command, Connection, Origin, Query, Reader, Reply, Rules, SessionEvent, State,
+    Action, Applied, Command, Configuration, Connection, Origin, Query, Reader, Reply, Rules,
+    SessionEvent, State,
 };
 
 use crate::parse::{self, Words};
@@ -61,6 +62,7 @@ impl Runner {
                 self.state.skip(Zxid(self.zxid));
                 Vec::new()
             }
+            "configure" => self.configure(rest),
             "wait" => {
                 self.time_ms += rest.parse::<i64>().expect("milliseconds to wait");
                 Vec::new()
@@ -165,6 +167,27 @@ impl Runner {
         };
         let applied = self.apply(Connection::default(), 0, action);
         print::applied(&applied)
+    }
+
+    /// Each word after the time is a member's line.
+    fn configure(&mut self, rest: &str) -> Vec<String> {
+        let mut words = Words::new(rest);
+        let changed_ms = words.number("changed").unwrap_or(0);
+        let mut members = String::new();
+        while let Some(member) = words.rest() {
+            members.push_str(member);
+            members.push('\n');
+        }
+        self.zxid += 1;
+        let configuration = Configuration {
+            members,
+            changed_ms,
+        };
+        let changes = self.state.configure(Zxid(self.zxid), &configuration);
+        let version = self.state.configuration_version();
+        let mut lines: Vec<String> = changes.iter().map(print::change).collect();
+        lines.push(format!("version {version:?}"));
+        lines
     }
 
     fn reapable(&mut self, rest: &str) -> Vec<String> {

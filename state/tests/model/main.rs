@@ -67,7 +67,7 @@ impl World {
             Step::Close(i) => self.close(i),
             Step::Expire(i, late) => self.expire(i, late),
             Step::Write(i, write) => self.write(i, write),
-            Step::Late(i, write) => self.late(i, write),
+            Step::Late(i, write) => self.late(i, &write),
             Step::Wait(ms) => self.now += ms,
             Step::Reap(never_used_ms) => self.reap(never_used_ms),
             Step::Reload => self.reload(),
@@ -228,7 +228,7 @@ impl World {
         self.compare_changes(&applied.changes);
     }
 
-    fn late(&mut self, i: usize, write: Write) {
+    fn late(&mut self, i: usize, write: &Write) {
         let client = self.clients[i].clone();
         let (Some(session), true) = (client.session, client.is_alive) else {
             return;

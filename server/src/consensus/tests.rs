@@ -1,0 +1,310 @@
+//! Three servers in one process: they find each other, agree, and get over the loss of one.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::async_runtime::watch::WatchReceiver;
+use quorate_state::Action;
+use tempfile::TempDir;
+
+use super::formation::FormationError;
+use super::types::Proposal;
+use super::{Consensus, Role};
+use crate::config::{Config, Override};
+use crate::{Server, StartError};
+
+/// Long enough for anything three servers do.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The folders and addresses of an ensemble.
+struct Ensemble {
+    folder: TempDir,
+    lines: Vec<String>,
+    more: Vec<(&'static str, String)>,
+}
+
+impl Ensemble {
+    /// One server for each role.
+    fn new(roles: &[&str]) -> Self {
+        // All at once, so that they differ.
+        let ports: Vec<TcpListener> = roles
+            .iter()
+            .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
+            .collect();
+        let port = |port: &TcpListener| port.local_addr().unwrap().port();
+        let lines = (1..)
+            .zip(ports.iter().zip(roles))
+            .map(|(id, (listener, role))| format!("{id}=127.0.0.1:{}:1:{role}", port(listener)));
+        Self {
+            lines: lines.collect(),
+            folder: tempfile::tempdir().unwrap(),
+            more: Vec::new(),
+        }
+    }
+
+    fn of_three() -> Self {
+        Self::new(&["participant"; 3])
+    }
+
+    fn data_dir(&self, id: usize) -> std::path::PathBuf {
+        self.folder.path().join(id.to_string())
+    }
+
+    fn config(&self, id: usize, more: &[(&'static str, &str)]) -> Config {
+        let mut settings = vec![
+            ("dataDir", self.data_dir(id).display().to_string()),
+            ("quorate.serverId", id.to_string()),
+            ("clientPortAddress", "127.0.0.1".to_owned()),
+            ("clientPort", "0".to_owned()),
+            ("quorate.logSegmentBytes", (1 << 20).to_string()),
+        ];
+        settings.extend(
+            self.lines
+                .iter()
+                .map(|line| ("quorate.server", line.clone())),
+        );
+        settings.extend(self.more.iter().cloned());
+        settings.extend(more.iter().map(|(key, value)| (*key, (*value).to_owned())));
+        let overrides: Vec<Override> = settings
+            .into_iter()
+            .map(|(key, value)| Override {
+                key,
+                value,
+                name: key.to_owned(),
+            })
+            .collect();
+        Config::load(None, &overrides).unwrap().0
+    }
+
+    async fn start(&self, id: usize) -> Server {
+        let starting = Server::start(self.config(id, &[]));
+        tokio::time::timeout(PATIENCE, starting)
+            .await
+            .unwrap()
+            .unwrap()
+    }
+
+    /// Starts all, and waits until all serve.
+    async fn start_all(&self) -> Vec<Server> {
+        let starting = (1..=self.lines.len()).map(|id| self.start(id));
+        let servers = futures_util::future::join_all(starting).await;
+        for server in &servers {
+            ready(server).await;
+        }
+        servers
+    }
+}
+
+async fn ready(server: &Server) {
+    tokio::time::timeout(PATIENCE, server.ready())
+        .await
+        .unwrap();
+}
+
+fn leader_of(servers: &[Server]) -> usize {
+    let leads = |server: &Server| server.consensus().role() == Role::Leader;
+    servers.iter().position(leads).unwrap()
+}
+
+fn last_applied(consensus: &Consensus) -> u64 {
+    let metrics = consensus.raft.metrics();
+    let applied = metrics.borrow_watched().last_applied;
+    applied.map_or(0, |id| id.index)
+}
+
+/// Proposes on the leader, and returns the index of the last of it.
+async fn propose(leader: &Consensus, count: usize) -> u64 {
+    let nothing = Action::Reap {
+        paths: Vec::new(),
+        never_used_ms: 0,
+    };
+    let command = leader.command(0, 0, nothing).encode(0).unwrap();
+    let mut index = 0;
+    for _ in 0..count {
+        // One that has only just won refuses, until a majority has answered it.
+        let written = async {
+            loop {
+                match leader.raft.client_write(Proposal(command.clone())).await {
+                    Ok(written) => return written.log_id.index,
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            }
+        };
+        index = tokio::time::timeout(PATIENCE, written).await.unwrap();
+    }
+    index
+}
+
+async fn applied(consensus: &Consensus, index: u64) {
+    let wait = consensus.raft.wait(Some(PATIENCE));
+    wait.applied_index_at_least(Some(index), "test")
+        .await
+        .unwrap();
+}
+
+async fn a_leader_among(servers: &[Server]) -> &Arc<Consensus> {
+    let found = async {
+        loop {
+            let mut all = servers.iter().map(Server::consensus);
+            if let Some(leader) = all.find(|one| one.role() == Role::Leader) {
+                return leader;
+            }
+            let mut roles = servers[0].consensus().raft.server_metrics();
+            tokio::time::timeout(Duration::from_millis(20), roles.changed())
+                .await
+                .ok();
+        }
+    };
+    tokio::time::timeout(PATIENCE, found).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_servers_agree_and_survive_the_loss_of_their_leader() {
+    let ensemble = Ensemble::of_three();
+    let mut servers = ensemble.start_all().await;
+    let leader = leader_of(&servers);
+    let index = propose(servers[leader].consensus(), 50).await;
+    for server in &servers {
+        applied(server.consensus(), index).await;
+    }
+
+    servers.remove(leader).shutdown().await.unwrap();
+    let next = a_leader_among(&servers).await;
+    let index = propose(next, 50).await;
+    for server in &servers {
+        applied(server.consensus(), index).await;
+    }
+
+    // The lost one comes back, and catches up before it serves.
+    let returned = ensemble.start(leader + 1).await;
+    ready(&returned).await;
+    assert!(last_applied(returned.consensus()) >= index);
+    servers.push(returned);
+    for server in servers {
+        server.shutdown().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_far_behind_gets_a_snapshot() {
+    let mut ensemble = Ensemble::of_three();
+    ensemble.more.push(("snapCount", "50".to_owned()));
+    let mut servers = ensemble.start_all().await;
+    let behind = (leader_of(&servers) + 1) % 3;
+    servers.remove(behind).shutdown().await.unwrap();
+    let leader = a_leader_among(&servers).await;
+    // The log goes with the fourth snapshot, and with it what the lost server needs.
+    let mut index = 0;
+    while leader.raft.metrics().borrow_watched().purged.is_none() {
+        index = propose(leader, 60).await;
+    }
+    let returned = ensemble.start(behind + 1).await;
+    ready(&returned).await;
+    applied(returned.consensus(), index).await;
+    let metrics = returned.consensus().raft.metrics();
+    assert!(metrics.borrow_watched().snapshot.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_has_lost_its_data_is_refused_until_it_asks_to_rejoin() {
+    let ensemble = Ensemble::of_three();
+    let mut servers = ensemble.start_all().await;
+    let lost = (leader_of(&servers) + 1) % 3;
+    let id = lost + 1;
+    servers.remove(lost).shutdown().await.unwrap();
+    std::fs::remove_dir_all(ensemble.data_dir(id)).unwrap();
+
+    let refused = Server::start(ensemble.config(id, &[])).await.err().unwrap();
+    assert!(
+        matches!(
+            &refused,
+            StartError::Formation(FormationError::DataLost { .. })
+        ),
+        "{refused}"
+    );
+    assert!(!has_identity(&ensemble.data_dir(id)));
+
+    let config = ensemble.config(id, &[("quorate.rejoin", "true")]);
+    let returned = Server::start(config).await.unwrap();
+    ready(&returned).await;
+    let votes = returned.consensus().raft.wait(Some(PATIENCE));
+    let server = id as u64;
+    votes
+        .metrics(
+            |now| {
+                now.membership_config
+                    .membership()
+                    .voter_ids()
+                    .any(|voter| voter == server)
+            },
+            "a vote",
+        )
+        .await
+        .unwrap();
+    let leader = a_leader_among(&servers).await;
+    let index = propose(leader, 10).await;
+    applied(returned.consensus(), index).await;
+
+    // Its new data is as good as any: no flag is needed from now on.
+    returned.shutdown().await.unwrap();
+    let returned = ensemble.start(id).await;
+    ready(&returned).await;
+}
+
+fn has_identity(folder: &Path) -> bool {
+    folder.join("identity").exists()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_observer_follows_without_a_vote() {
+    let ensemble = Ensemble::new(&["participant", "participant", "participant", "observer"]);
+    let servers = ensemble.start_all().await;
+    let index = propose(a_leader_among(&servers).await, 5).await;
+    let observer = servers[3].consensus();
+    applied(observer, index).await;
+    assert_eq!(observer.role(), Role::Observer);
+    assert_eq!(observer.raft.voter_ids().count(), 3);
+}
+
+/// Applied before it was on this disk, shown to a client, and then gone: reads must not go back, so
+/// a server alone, cut off from a majority, does not serve.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_serves_nothing_before_it_has_heard_from_a_majority() {
+    let ensemble = Ensemble::of_three();
+    let servers = ensemble.start_all().await;
+    for server in servers {
+        server.shutdown().await.unwrap();
+    }
+    let alone = ensemble.start(1).await;
+    let some_time = Duration::from_secs(1);
+    tokio::time::timeout(some_time, alone.ready())
+        .await
+        .expect_err("it is alone");
+    let second = ensemble.start(2).await;
+    ready(&alone).await;
+    ready(&second).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn data_of_an_ensemble_is_not_served_by_a_server_alone() {
+    let ensemble = Ensemble::of_three();
+    for server in ensemble.start_all().await {
+        server.shutdown().await.unwrap();
+    }
+    let alone = Ensemble {
+        lines: Vec::new(),
+        ..ensemble
+    };
+    let refused = Server::start(alone.config(1, &[])).await.err().unwrap();
+    let members = 3;
+    assert!(
+        matches!(
+            &refused,
+            StartError::Formation(FormationError::NotListed { members: found, .. })
+                if *found == members
+        ),
+        "{refused}"
+    );
+}
