@@ -201,7 +201,7 @@ impl CommonArgs {
 
 #[derive(Args)]
 struct EnsembleArgs {
-    /// About three minutes instead of twenty: fewer cells, shorter runs
+    /// About three minutes instead of half an hour: fewer cells, shorter runs
     #[arg(long)]
     short: bool,
     #[command(flatten)]

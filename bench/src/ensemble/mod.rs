@@ -275,11 +275,11 @@ impl Bed {
             }
         }
         let pids = self.ensemble.pids();
+        let target = Target {
+            servers: &servers,
+            pids: &pids,
+        };
         if let (Work::Key(op), Data::Tree(tree)) = (cell.work, &mut self.data) {
-            let target = Target {
-                servers: &servers,
-                pids: &pids,
-            };
             let op = in_zookeepers_protocol(op);
             let run = RunConfig {
                 op,
@@ -301,26 +301,22 @@ impl Bed {
         {
             keys.let_go_of_writes()?;
         }
-        let cpu_from = process::cpu_of(&pids)?;
         let crowd = Crowd {
             locks: cell.outstanding,
             contenders: cell.clients,
         };
-        let outcome = match (cell.work, &mut self.data) {
+        let (outcome, server_cpu) = match (cell.work, &mut self.data) {
             (Work::Key(op), Data::Keys(keys)) => {
                 let clients = (cell.clients, cell.outstanding);
-                keys.drive(&servers, op, clients, warmup, span)?
+                keys.drive(target, op, clients, warmup, span)?
             }
-            (_, Data::Keys(_)) => etcd::lock::contend(&servers, crowd, warmup, span)?,
-            (_, Data::Tree(_)) => recipe::contend(&servers, crowd, warmup, span)?,
+            (_, Data::Keys(_)) => etcd::lock::contend(target, crowd, warmup, span)?,
+            (_, Data::Tree(_)) => recipe::contend(target, crowd, warmup, span)?,
         };
-        let server_cpu = process::cpu_of(&pids)?
-            .zip(cpu_from)
-            .map_or(Duration::ZERO, |(to, from)| to - from);
         if let (Work::Key(KeyOp::Create), Data::Keys(keys)) = (cell.work, &mut self.data) {
             keys.remove_created()?;
         }
-        Ok(sample_of(&outcome, server_cpu))
+        Ok(sample_of(&outcome, server_cpu.unwrap_or_default()))
     }
 }
 

@@ -16,6 +16,8 @@ use super::channel::Channel;
 use super::message::{self, Method, Range, RangeReply};
 use crate::driver::Outcome;
 use crate::error::BenchError;
+use crate::process;
+use crate::run::Target;
 use crate::session::SILENCE_MAX;
 use crate::tally::Tally;
 use crate::wire::Paths;
@@ -171,19 +173,20 @@ impl Keys {
         })
     }
 
-    /// Drives `servers`, with the clients spread evenly over them.
+    /// Drives the target, with the clients spread evenly over its servers. Returns also the
+    /// processor time they used from the start of the warm-up until the last reply.
     pub(crate) fn drive(
         &mut self,
-        servers: &[SocketAddr],
+        target: Target<'_>,
         op: KeyOp,
         (clients, outstanding): (usize, usize),
         warmup: Duration,
         span: Duration,
-    ) -> Result<Outcome, BenchError> {
+    ) -> Result<(Outcome, Option<Duration>), BenchError> {
         let patience = warmup + span + SILENCE_MAX;
         block_on(patience, async {
             let mut channels = Vec::with_capacity(clients);
-            for server in servers.iter().cycle().take(clients) {
+            for server in target.servers.iter().cycle().take(clients) {
                 channels.push(Rc::new(Channel::connect(*server).await?));
             }
             let load = Rc::new(RefCell::new(Load {
@@ -194,6 +197,7 @@ impl Keys {
                 next_created: self.created_until,
                 random: Random::new(1),
             }));
+            let cpu_from = process::cpu_of(target.pids)?;
             let tally = Tally::new(warmup, span).shared();
             let mut streams = JoinSet::new();
             // In turn, so that the first calls of all clients are spread as well.
@@ -206,8 +210,10 @@ impl Keys {
             let ended = join(streams).await;
             self.created_until = load.borrow().next_created;
             ended?;
+            let cpu = process::cpu_of(target.pids)?.zip(cpu_from);
             let tally = Rc::into_inner(tally).expect("the streams have ended");
-            Ok(tally.into_inner().into_outcome())
+            let outcome = tally.into_inner().into_outcome();
+            Ok((outcome, cpu.map(|(to, from)| to - from)))
         })
     }
 }

@@ -13,19 +13,20 @@ use super::message::{self, Enqueued, First, Method, Range, RangeReply};
 use crate::driver::Outcome;
 use crate::error::BenchError;
 use crate::lock::{self, Contest, Crowd};
+use crate::run::Target;
 use crate::session::SILENCE_MAX;
 use crate::wire::Paths;
 
 /// The package's default. It renews a lease after a third of that, which is longer than a run.
 const LEASE_SECONDS: u64 = 60;
 
-/// Lets a crowd contend, spread evenly over `servers`.
+/// Lets a crowd contend, spread evenly over the target's servers.
 pub(crate) fn contend(
-    servers: &[SocketAddr],
+    Target { servers, pids }: Target<'_>,
     crowd: Crowd,
     warmup: Duration,
     span: Duration,
-) -> Result<Outcome, BenchError> {
+) -> Result<(Outcome, Option<Duration>), BenchError> {
     let root = Paths::unique().root;
     let count = crowd.locks * crowd.contenders;
     block_on(warmup + span + SILENCE_MAX, async {
@@ -34,7 +35,7 @@ pub(crate) fn contend(
             let prefix = format!("{root}-{}/", index / crowd.contenders);
             contenders.push(Contender::new(*server, &prefix).await?);
         }
-        lock::contend(contenders, crowd, warmup, span, Contender::contend).await
+        lock::contend(contenders, crowd, pids, warmup, span, Contender::contend).await
     })
 }
 

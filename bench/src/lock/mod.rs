@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use crate::driver::Outcome;
 use crate::error::BenchError;
 use crate::etcd::load::join;
+use crate::process;
 use crate::tally::Tally;
 
 /// How many locks, and how many contend for each.
@@ -69,17 +70,20 @@ impl Contest {
 }
 
 /// Lets each of `contenders` run with the contest for its lock (they stand lock by lock), and
-/// returns what was measured once all have gone.
+/// returns what was measured once all have gone, and the processor time that the servers used
+/// meanwhile.
 pub(crate) async fn contend<C, F>(
     contenders: Vec<C>,
     crowd: Crowd,
+    pids: &[u32],
     warmup: Duration,
     span: Duration,
     run: impl Fn(C, Rc<RefCell<Contest>>) -> F,
-) -> Result<Outcome, BenchError>
+) -> Result<(Outcome, Option<Duration>), BenchError>
 where
     F: Future<Output = Result<(), BenchError>> + 'static,
 {
+    let cpu_from = process::cpu_of(pids)?;
     let tally = Tally::new(warmup, span).shared();
     let contests: Vec<_> = (0..crowd.locks)
         .map(|_| Contest::new(tally.clone()))
@@ -90,8 +94,9 @@ where
         running.spawn_local(run(contender, contest));
     }
     join(running).await?;
+    let cpu = process::cpu_of(pids)?.zip(cpu_from);
     let outcome = tally.replace(Tally::new(warmup, span)).into_outcome();
-    Ok(outcome)
+    Ok((outcome, cpu.map(|(to, from)| to - from)))
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 //! znode, the list of children, a watch on the one in front, and the list again when that is gone.
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use super::{Contest, Crowd};
 use crate::driver::Outcome;
 use crate::error::BenchError;
 use crate::etcd::load::block_on;
+use crate::run::Target;
 use crate::session::{SILENCE_MAX, Session};
 use crate::wire::{self, Paths, encode_request, next_reply};
 
@@ -24,13 +24,13 @@ const EPHEMERAL_SEQUENTIAL: i32 = 3;
 /// The xid of a notification.
 const EVENT_XID: i32 = -1;
 
-/// Lets a crowd contend, spread evenly over `servers`.
+/// Lets a crowd contend, spread evenly over the target's servers.
 pub(crate) fn contend(
-    servers: &[SocketAddr],
+    Target { servers, pids }: Target<'_>,
     crowd: Crowd,
     warmup: Duration,
     span: Duration,
-) -> Result<Outcome, BenchError> {
+) -> Result<(Outcome, Option<Duration>), BenchError> {
     let server = servers.first();
     let server = *server.ok_or(BenchError::Usage("at least one server"))?;
     let root = Paths::unique().root;
@@ -42,19 +42,19 @@ pub(crate) fn contend(
     session.pipeline("creating locks", creates.map(Request::Create))?;
     let sessions = Session::open_many(servers, crowd.locks * crowd.contenders)?;
 
-    let outcome = block_on(warmup + span + SILENCE_MAX, async {
+    let measured = block_on(warmup + span + SILENCE_MAX, async {
         let mut contenders = Vec::with_capacity(sessions.len());
         for (index, session) in sessions.into_iter().enumerate() {
             let root = roots[index / crowd.contenders].clone();
             contenders.push((Link::new(session)?, root));
         }
         let run = |(link, root), contest| contend_on(link, root, contest);
-        super::contend(contenders, crowd, warmup, span, run).await
+        super::contend(contenders, crowd, pids, warmup, span, run).await
     })?;
     let deletes = roots.into_iter().map(|path| Delete { path, version: -1 });
     session.pipeline("removing locks", deletes.map(Request::Delete))?;
     session.close()?;
-    Ok(outcome)
+    Ok(measured)
 }
 
 async fn contend_on(
