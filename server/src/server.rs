@@ -110,7 +110,7 @@ impl Server {
             ..LogOptions::default()
         };
         let run = u32::from_le_bytes(random(&*randomness));
-        let peer_side = PeerSide::new(&config, run, data_dir.identity(), peer_listener);
+        let mut peer_side = PeerSide::new(&config, run, data_dir.identity(), peer_listener);
         let incarnation = draw_incarnation(&*clock, &*randomness);
         let mut plan = None;
         if data_dir.identity().is_none() {
@@ -295,7 +295,7 @@ impl Server {
     ///
     /// [`StorageError`]: the log could not be closed cleanly. What was acknowledged is on disk all
     /// the same.
-    pub async fn shutdown(self) -> Result<(), StorageError> {
+    pub async fn shutdown(mut self) -> Result<(), StorageError> {
         let members = self.consensus.members();
         members.hand_over_to_stop(HAND_OVER_PATIENCE).await;
         self.stop.cancel();

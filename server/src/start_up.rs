@@ -25,6 +25,7 @@ pub(crate) struct PeerSide {
     pub(crate) listed: Listed,
     pub(crate) peers: Peers,
     server: u64,
+    run: u32,
     gate: Arc<Gate>,
     port: Arc<PeerPort<Consensus>>,
     stop: CancellationToken,
@@ -60,6 +61,7 @@ impl PeerSide {
             listed,
             peers: Peers::new(door),
             server,
+            run,
             gate,
             port,
             _stop_with_us: stop.clone().drop_guard(),
@@ -94,7 +96,7 @@ impl PeerSide {
     /// Finds out, together with the others, how to start with an empty log. `found` is whose it is,
     /// if it is anybody's.
     pub(crate) async fn decide(
-        &self,
+        &mut self,
         config: &Config,
         found: Option<Identity>,
         incarnation: u64,
@@ -102,13 +104,18 @@ impl PeerSide {
         self.gate.set_new();
         let applicant = Applicant {
             server: self.server,
+            run: self.run,
             listed: &self.listed,
             identity: found,
             incarnation,
             rejoin: config.rejoin,
             data_dir: config.data_dir.display().to_string(),
         };
-        applicant.decide().await
+        let decided = applicant.decide().await;
+        if decided.is_err() {
+            self.close().await;
+        }
+        decided
     }
 
     pub(crate) fn set_identity(&self, identity: Identity) {
@@ -124,9 +131,9 @@ impl PeerSide {
     }
 
     /// Ends all connections of other servers.
-    pub(crate) async fn close(self) {
+    pub(crate) async fn close(&mut self) {
         self.stop.cancel();
-        if let Some(serving) = self.serving
+        if let Some(serving) = self.serving.take()
             && serving.await.is_err()
         {
             tracing::warn!("the peer port did not end by itself");

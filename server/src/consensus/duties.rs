@@ -2,6 +2,7 @@
 //! server knows all that was agreed on, and, as the leader, writes down who has come.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -314,10 +315,14 @@ impl View for Consensus {
         *self.settled.borrow() && follows && silence < LEADER_PATIENCE
     }
 
-    fn on_seen(&self, server: u64, incarnation: u64) {
-        let seen = self.seen.lock().insert(server, incarnation);
-        if seen != Some(incarnation) {
-            self.newcomer.notify_one();
+    fn on_seen(&self, server: u64, incarnation: u64) -> bool {
+        match self.seen.lock().entry(server) {
+            Entry::Occupied(seen) => *seen.get() == incarnation,
+            Entry::Vacant(new) => {
+                new.insert(incarnation);
+                self.newcomer.notify_one();
+                true
+            }
         }
     }
 }

@@ -41,6 +41,11 @@ pub enum FormationError {
     )]
     DataLost { server: u64, data_dir: String },
     #[error(
+        "another server {server} runs at {address}, where this one should be: give each its own id \
+         (myid or --server-id)"
+    )]
+    SameId { server: u64, address: String },
+    #[error(
         "the data in {data_dir} is older than what the ensemble knows of server {server}: it was \
          taken in again since then; use the newer data, or empty the folder and start with --rejoin"
     )]
@@ -130,6 +135,8 @@ pub fn draw_incarnation(clock: &dyn Clock, randomness: &dyn Randomness) -> u64 {
 #[derive(Debug)]
 pub struct Applicant<'a> {
     pub server: u64,
+    /// Drawn at this start.
+    pub run: u32,
     pub listed: &'a Listed,
     /// Of data that is there, and empty: the server was stopped while the ensemble was founded.
     pub identity: Option<Identity>,
@@ -149,6 +156,8 @@ enum Verdict {
     Join { cluster: u64 },
     /// There is one, which knows this server with other data.
     Known { cluster: u64, incarnation: u64 },
+    /// Another server has this one's id, and its place.
+    SameId,
     /// Nothing can be said yet, and why.
     Wait(String),
 }
@@ -193,6 +202,13 @@ impl Applicant<'_> {
                         None => FormationError::DataLost { server, data_dir },
                     });
                 }
+                Verdict::SameId => {
+                    let own = self.addresses().find(|(server, _)| *server == self.server);
+                    return Err(FormationError::SameId {
+                        server: self.server,
+                        address: own.map_or_else(String::new, |(_, address)| address),
+                    });
+                }
                 Verdict::Wait(reason) => {
                     let due = reported
                         .as_ref()
@@ -221,7 +237,8 @@ impl Applicant<'_> {
             server: self.server,
         };
         let mut probes = JoinSet::new();
-        for (server, address) in self.others() {
+        // Ourselves included: somebody else may answer there.
+        for (server, address) in self.addresses() {
             probes.spawn(async move {
                 let probed = timeout(PROBE_PATIENCE, dialer::probe(server, &address, probe)).await;
                 let late = PeerError::Late {
@@ -234,10 +251,9 @@ impl Applicant<'_> {
         probes.join_all().await.into_iter().collect()
     }
 
-    fn others(&self) -> impl Iterator<Item = (u64, String)> + '_ {
+    fn addresses(&self) -> impl Iterator<Item = (u64, String)> + '_ {
         let members = self.listed.members.iter();
-        let others = members.filter(|(server, _)| **server != self.server);
-        others.map(|(server, (node, _))| (*server, node.peer_address()))
+        members.map(|(server, (node, _))| (*server, node.peer_address()))
     }
 
     /// What the answers come to. Whoever has data counts for more than any number of new servers.
@@ -248,6 +264,15 @@ impl Applicant<'_> {
         let mut unsettled = false;
         let mut settled = Vec::new();
         for (server, answer) in answers {
+            if *server == self.server {
+                // It need not reach itself by the address the others use.
+                match answer {
+                    Ok(probed) if probed.server == self.server && probed.run != self.run => {
+                        return Verdict::SameId;
+                    }
+                    _ => continue,
+                }
+            }
             let probed = match answer {
                 Ok(probed) => probed,
                 Err(error) => {
@@ -325,7 +350,10 @@ impl Applicant<'_> {
         };
         tracing::info!("asking the ensemble to take this server in again");
         loop {
-            for (other, address) in self.others() {
+            for (other, address) in self.addresses() {
+                if other == server {
+                    continue;
+                }
                 let asked = dialer::rejoin(other, &address, rejoin);
                 match timeout(REJOIN_PATIENCE, asked).await {
                     Ok(Ok(Answer::Done)) => {

@@ -25,8 +25,9 @@ pub trait View: fmt::Debug + Send + Sync {
     /// Whether this server is up to date, so that what it does not know of `server` is not so.
     fn is_current(&self, server: u64) -> bool;
 
-    /// `server` has presented itself.
-    fn on_seen(&self, server: u64, incarnation: u64);
+    /// `server`, of whom the ensemble knows nothing yet, has presented itself. Not if it was another
+    /// one before.
+    fn on_seen(&self, server: u64, incarnation: u64) -> bool;
 }
 
 /// The [`Door`] of this server.
@@ -123,7 +124,14 @@ impl Door for Gate {
             }
             // Newer than what is known here: this server has not heard of it yet.
             Some(_) => {}
-            None => view.on_seen(server, other.incarnation),
+            None if !view.on_seen(server, other.incarnation) => {
+                let reason = format!(
+                    "there are two servers with the id {server}, or it has lost its data since it \
+                     was seen first: give each its own id"
+                );
+                return refuse(RefusalCode::ReusedId, reason);
+            }
+            None => {}
         }
         if current && !view.is_member(server) {
             let reason = format!("server {server} is no member of the ensemble: add it first");
@@ -148,6 +156,7 @@ impl Door for Gate {
         Probed {
             cluster: me.map_or(self.listed_cluster, |me| me.cluster),
             server: self.server,
+            run: self.run,
             standing,
             known: view
                 .as_ref()

@@ -173,6 +173,8 @@ pub struct Probed {
     /// The ensemble it belongs to, or would found.
     pub cluster: u64,
     pub server: u64,
+    /// Drawn at its start: whoever finds another one at its own address is not alone with its id.
+    pub run: u32,
     pub standing: Standing,
     /// The incarnation it knows the asker by. Only one that is settled can tell.
     pub known: Option<u64>,

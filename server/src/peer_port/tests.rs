@@ -56,6 +56,7 @@ impl Door for TestDoor {
         Probed {
             cluster: probe.cluster,
             server: 2,
+            run: 0,
             standing: Standing::New,
             known: None,
             member: false,

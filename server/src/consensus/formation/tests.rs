@@ -40,6 +40,7 @@ fn probed(server: u64, standing: Standing) -> Probed {
     Probed {
         cluster: listed().cluster(),
         server,
+        run: 0,
         standing,
         known: None,
         member: false,
@@ -58,6 +59,7 @@ fn judge(server: u64, identity: Option<Identity>, answers: &[Probed]) -> Verdict
     let listed = listed();
     let applicant = Applicant {
         server,
+        run: 3,
         listed: &listed,
         identity,
         incarnation: OURS,
@@ -134,6 +136,7 @@ fn a_server_at_the_wrong_address_does_not_count() {
     let listed = listed();
     let applicant = Applicant {
         server: 1,
+        run: 3,
         listed: &listed,
         identity: None,
         incarnation: OURS,
@@ -180,6 +183,32 @@ fn a_server_without_the_data_it_is_known_by_is_not_let_in() {
     assert_eq!(judge(1, None, &[knows(7), has_not_heard]), known(7));
     let same = judge(1, Some(identity(7)), &[knows(7)]);
     assert_eq!(same, Verdict::Join { cluster });
+}
+
+#[test]
+fn a_second_server_with_the_same_id_finds_the_first_at_its_address() {
+    let itself = Probed {
+        run: 3,
+        ..probed(1, Standing::New)
+    };
+    let new = probed(2, Standing::New);
+    assert_eq!(judge(1, None, &[itself, new]), Verdict::Found);
+    reason_to_wait(judge(1, None, &[itself]));
+    let another = Probed { run: 4, ..itself };
+    assert_eq!(judge(1, None, &[another, new]), Verdict::SameId);
+    // Who is there instead is for the others to say.
+    let elsewhere = BTreeMap::from([(1, Ok(new)), (2, Ok(new))]);
+    let listed = listed();
+    let applicant = Applicant {
+        server: 1,
+        run: 3,
+        listed: &listed,
+        identity: None,
+        incarnation: OURS,
+        rejoin: false,
+        data_dir: "data".to_owned(),
+    };
+    assert_eq!(applicant.judge(&elsewhere), Verdict::Found);
 }
 
 #[test]

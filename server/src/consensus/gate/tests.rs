@@ -37,8 +37,13 @@ impl View for Knows {
     fn is_current(&self, _: u64) -> bool {
         self.current
     }
-    fn on_seen(&self, server: u64, incarnation: u64) {
-        self.seen.lock().push((server, incarnation));
+    fn on_seen(&self, server: u64, incarnation: u64) -> bool {
+        let mut seen = self.seen.lock();
+        if let Some(first) = seen.iter().find(|seen| seen.0 == server) {
+            return first.1 == incarnation;
+        }
+        seen.push((server, incarnation));
+        true
     }
 }
 
@@ -85,6 +90,16 @@ fn a_member_that_was_not_seen_before_is_admitted_and_reported() {
     let view = knows(None, true, true);
     assert_eq!(code(gate(&view).admit(caller(6))), None);
     assert_eq!(*view.seen.lock(), [(2, 6)]);
+}
+
+/// Until the ensemble has agreed on one of them, the first counts.
+#[test]
+fn of_two_new_servers_with_one_id_the_second_is_refused() {
+    let view = knows(None, true, true);
+    let gate = gate(&view);
+    assert_eq!(code(gate.admit(caller(6))), None);
+    assert_eq!(code(gate.admit(caller(7))), Some(RefusalCode::ReusedId));
+    assert_eq!(code(gate.admit(caller(6))), None);
 }
 
 #[test]

@@ -81,6 +81,7 @@ fn every_message_survives_the_way_and_no_piece_of_one_is_taken_for_it() {
         check(&Probed {
             cluster: 5,
             server: 2,
+            run: 9,
             standing: Standing::try_from(standing).unwrap(),
             known: Some(4),
             member: true,
