@@ -48,6 +48,8 @@ pub enum Ask {
     /// The text and stat of `/zookeeper/config`, whoever may read it: what a reconfig is answered
     /// with.
     Configuration,
+    /// The end of a session that only this server knows.
+    Closed,
     /// A refusal that needs nothing but its turn.
     Refused(ErrorCode),
     /// As [`Ask::Refused`], and the connection ends.
@@ -71,9 +73,11 @@ impl Ask {
     fn touches_watches(&self) -> bool {
         match self {
             Self::Read { watch, .. } => *watch,
-            Self::Known(_) | Self::Configuration | Self::Refused(_) | Self::RefusedFinally(..) => {
-                false
-            }
+            Self::Known(_)
+            | Self::Closed
+            | Self::Configuration
+            | Self::Refused(_)
+            | Self::RefusedFinally(..) => false,
             Self::AddWatch { .. }
             | Self::CheckWatches { .. }
             | Self::RemoveWatches { .. }
@@ -183,6 +187,16 @@ impl Replica {
     pub fn cut_all(&self, reason: Disconnect) {
         for outbox in &self.outboxes {
             outbox.cut(reason);
+        }
+    }
+
+    /// Ends all connections with sessions of the ensemble, or all with sessions for reading without
+    /// a majority.
+    pub fn cut_sessions(&self, read_only: bool, reason: Disconnect) {
+        for outbox in &self.outboxes {
+            if outbox.lock().is_read_only() == read_only {
+                outbox.cut(reason);
+            }
         }
     }
 
@@ -576,6 +590,11 @@ impl Turn<'_> {
                 };
                 inner.push_reply(xid, zxid, Ok(&response))
             }
+            Ask::Closed => {
+                let bytes = inner.push_reply(xid, zxid, Ok(&Response::Empty));
+                inner.end_with(End::AfterFlush(Disconnect::SessionClosed));
+                bytes
+            }
             Ask::Configuration => {
                 let (data, stat) = self.state.configuration().unwrap_or_default();
                 let data = Some(data.into());
@@ -650,6 +669,7 @@ impl Turn<'_> {
             }
             Ask::Read { .. }
             | Ask::Known(_)
+            | Ask::Closed
             | Ask::Configuration
             | Ask::Refused(_)
             | Ask::RefusedFinally(..) => 0,

@@ -213,6 +213,7 @@ impl Server {
             Arc::clone(&replica),
             Arc::clone(&consensus),
             Duration::from_millis(config.tick_ms.into()),
+            config.read_only_mode_enabled,
             stop.clone(),
         ));
         timers.spawn(timers::leave_when_out_of_service(

@@ -118,19 +118,16 @@ pub(crate) async fn leave_when_isolated(
     replica: Arc<Replica>,
     consensus: Arc<Consensus>,
     tick: Duration,
+    has_read_only_mode: bool,
     stop: CancellationToken,
 ) {
     let mut was_isolated = false;
-    // Until then no client gets in.
+    // Until then no client gets in, but those that read without a majority.
     tokio::select! {
         () = consensus.settled() => {}
         () = stop.cancelled() => return,
     }
     loop {
-        tokio::select! {
-            () = tokio::time::sleep(tick / 2) => {}
-            () = stop.cancelled() => return,
-        }
         let is_isolated = !consensus.may_serve();
         if is_isolated && !was_isolated {
             tracing::warn!("no majority was heard for too long; clients are turned away");
@@ -139,7 +136,13 @@ pub(crate) async fn leave_when_isolated(
         }
         was_isolated = is_isolated;
         if is_isolated {
-            replica.cut_all(Disconnect::NoQuorum);
+            replica.cut_sessions(false, Disconnect::NoQuorum);
+        } else if has_read_only_mode {
+            replica.cut_sessions(true, Disconnect::QuorumBack);
+        }
+        tokio::select! {
+            () = tokio::time::sleep(tick / 2) => {}
+            () = stop.cancelled() => return,
         }
     }
 }

@@ -15,6 +15,7 @@ mod kills;
 mod members;
 mod partitions;
 mod pauses;
+mod read_only;
 mod rolling;
 mod scene;
 mod snapshots;

@@ -104,6 +104,7 @@ pub fn answer(port: &ClientPort, word: Word, rest: &[u8]) -> Option<String> {
     }
     Some(match word {
         Word::Ruok => "imok".to_owned(),
+        Word::Isro if port.is_read_only() => "ro".to_owned(),
         Word::Isro => "rw".to_owned(),
         Word::Srvr => status::srvr(port),
         Word::Stat => status::stat(port),

@@ -24,13 +24,20 @@ pub(super) fn version() -> String {
     )
 }
 
-fn version_line() -> String {
-    format!("Zookeeper version: {}", version())
+fn first_lines(port: &ClientPort) -> String {
+    let mode = match port.is_read_only() {
+        true => "\nREAD-ONLY mode; serving only read-only clients",
+        false => "",
+    };
+    format!("Zookeeper version: {}{mode}", version())
 }
 
 pub(super) fn mode(port: &ClientPort) -> &'static str {
     if port.consensus.members().out_of_service().is_some() {
         return "out-of-service";
+    }
+    if port.is_read_only() {
+        return "read-only";
     }
     match port.consensus.role() {
         Role::Leader if !port.config.is_ensemble() => "standalone",
@@ -45,7 +52,7 @@ pub(super) fn mode(port: &ClientPort) -> &'static str {
 pub(super) fn not_serving(port: &ClientPort) -> Option<String> {
     let why = match port.consensus.members().out_of_service() {
         Some(why) => why.to_string(),
-        None if port.consensus.may_serve() => return None,
+        None if port.consensus.may_serve() || port.is_read_only() => return None,
         None => "no majority of the ensemble is heard".to_owned(),
     };
     Some(format!(
@@ -115,7 +122,7 @@ pub(super) fn mean(latency: LatencyReading) -> String {
 }
 
 pub(super) fn stat(port: &ClientPort) -> String {
-    let mut text = format!("{}\nClients:\n", version_line());
+    let mut text = format!("{}\nClients:\n", first_lines(port));
     for outbox in port.replica.connections().values() {
         let inner = outbox.lock();
         let _ = writeln!(text, " {}({})", address(outbox, &inner), counts(&inner));
@@ -238,7 +245,7 @@ fn ensemble_conf(port: &ClientPort) -> String {
 }
 
 pub(super) fn srvr(port: &ClientPort) -> String {
-    format!("{}\n{}", version_line(), server_lines(port))
+    format!("{}\n{}", first_lines(port), server_lines(port))
 }
 
 pub(super) fn dirs(port: &ClientPort) -> String {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use quorate_protocol::frame::{FrameCodec, LENGTH_BYTES};
-use quorate_protocol::handshake::ConnectRequest;
+use quorate_protocol::handshake::{ConnectRequest, ConnectResponse};
 use quorate_protocol::{
     ErrorCode, Id, OpCode, Password, Request, RequestHeader, Response, SessionId, Xid, jute,
     request,
@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::Disconnect;
 use super::dispatch::{Route, route};
 use super::listener::ClientPort;
-use super::outbox::{End, Local, Outbox, Owed};
+use super::outbox::{End, Local, OpenSession, Outbox, Owed};
 use crate::admin::four_letter;
 use crate::consensus::membership::caller::Change;
 use crate::consensus::membership::change::Asker;
@@ -81,6 +81,8 @@ pub struct Connection {
     /// A command that waits for room in the log's queue, with its number.
     held: Option<(u64, Bytes)>,
     pulse: Option<Arc<Pulse>>,
+    /// The session is this server's own: see [`Connection::open_read_only`].
+    is_read_only: bool,
     end: Option<End>,
 }
 
@@ -100,6 +102,7 @@ impl Connection {
             sequence: 0,
             held: None,
             pulse: None,
+            is_read_only: false,
             end: None,
         }
     }
@@ -346,7 +349,8 @@ impl Connection {
         if let Some(why) = self.port.consensus.members().out_of_service() {
             return Err(Disconnect::OutOfService(why));
         }
-        if !self.port.consensus.may_serve() {
+        let may_serve = self.port.consensus.may_serve();
+        if !may_serve && !self.may_read_only(&connect) {
             return Err(Disconnect::NoQuorum);
         }
         let patience = self.port.limits.behind_patience;
@@ -359,6 +363,10 @@ impl Connection {
             return Err(Disconnect::ServerBehind);
         }
         let timeout_ms = self.port.limits.grant_timeout(connect.timeout_ms);
+        if !may_serve {
+            self.open_read_only(timeout_ms);
+            return Ok(());
+        }
         let action = match connect.session_id {
             None => Action::OpenSession {
                 timeout_ms,
@@ -381,6 +389,37 @@ impl Connection {
         self.propose(owed, action, frame.len())
     }
 
+    /// Whether a client may look at what this server has, though it hears no majority. A session of
+    /// the ensemble cannot be resumed here: nobody could tell whether it still lives.
+    fn may_read_only(&self, connect: &ConnectRequest) -> bool {
+        self.port.is_read_only() && connect.read_only == Some(true) && connect.session_id.is_none()
+    }
+
+    /// Opens a session that only this server knows, and only until a majority is heard again.
+    fn open_read_only(&mut self, timeout_ms: i32) {
+        // Those of the ensemble are positive.
+        let session = i64::from_le_bytes(self.port.random_bytes()) | i64::MIN;
+        let Some(session) = SessionId::new(session) else {
+            return;
+        };
+        self.port.metrics.connections_accepted.fetch_add(1, Relaxed);
+        self.is_read_only = true;
+        self.phase = Phase::Open(session);
+        let mut inner = self.outbox.lock();
+        inner.set_read_only();
+        inner.set_session(OpenSession {
+            id: session,
+            timeout_ms,
+        });
+        inner.push_connect_response(&ConnectResponse {
+            protocol_version: 0,
+            timeout_ms,
+            session_id: Some(session),
+            password: Password::new(self.port.random_bytes()),
+            read_only: Some(true),
+        });
+    }
+
     fn on_request(&mut self, session: SessionId, frame: &[u8]) -> Result<(), Disconnect> {
         let header: RequestHeader = jute::decode(frame).map_err(|_| Disconnect::Malformed)?;
         let xid = header.xid;
@@ -400,6 +439,7 @@ impl Connection {
             }
         };
         match route(request) {
+            route if self.is_read_only => self.on_read_only(xid, op, route),
             Route::Local(ask @ Ask::Read { .. }) if self.port.config.linearizable_reads => {
                 self.ask_round(session, xid, op, ask, true);
             }
@@ -425,6 +465,22 @@ impl Connection {
             }
         }
         Ok(())
+    }
+
+    /// Answers without a majority: what only needs this server's copy is given.
+    fn on_read_only(&mut self, xid: Xid, op: OpCode, route: Route) {
+        let ask = match route {
+            Route::Local(ask) => ask,
+            Route::Touch(response) => Ask::Known(response),
+            Route::Auth(auth) => self.authenticate(&auth),
+            Route::WhoAmI => Ask::Known(Response::Identities(who_am_i(&self.identities))),
+            Route::CloseSession => {
+                self.phase = Phase::Closing;
+                Ask::Closed
+            }
+            Route::Log(_) | Route::Barrier(_) => Ask::Refused(ErrorCode::NotReadOnly),
+        };
+        self.push_local(xid, Some(op), ask);
     }
 
     /// Puts off an answer until a majority has confirmed a round.

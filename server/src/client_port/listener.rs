@@ -185,6 +185,11 @@ impl ClientPort {
         connections.wait().await;
     }
 
+    /// Whether clients that agree to it may read here, though no majority is heard.
+    pub fn is_read_only(&self) -> bool {
+        self.config.read_only_mode_enabled && self.consensus.is_cut_off()
+    }
+
     /// Who presented `credentials`, and the superuser if they are its.
     pub fn digest_identities(&self, credentials: &[u8]) -> Vec<Id> {
         let id = Id::digest(credentials);

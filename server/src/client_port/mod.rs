@@ -50,6 +50,8 @@ pub enum Disconnect {
     NoQuorum,
     #[error("the state was replaced by a snapshot from another server")]
     StateReplaced,
+    #[error("a majority is heard again, and the session was for reading without one")]
+    QuorumBack,
     #[error("the leader was lost while it changed the members: nobody knows what became of it")]
     OutcomeUnknown,
     #[error(transparent)]

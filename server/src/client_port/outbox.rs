@@ -55,6 +55,8 @@ pub struct Inner {
     ticket: u64,
     identities: Arc<[Id]>,
     session: Option<OpenSession>,
+    /// The session is this server's own, for reading without a majority.
+    is_read_only: bool,
     /// Someone has been told that there is something to send.
     signalled: bool,
     end: Option<End>,
@@ -134,6 +136,7 @@ impl Outbox {
                 ticket: 0,
                 identities,
                 session: None,
+                is_read_only: false,
                 signalled: false,
                 end: None,
                 stats: ConnectionStats::default(),
@@ -220,6 +223,14 @@ impl Inner {
 
     pub fn set_session(&mut self, session: OpenSession) {
         self.session = Some(session);
+    }
+
+    pub fn is_read_only(&self) -> bool {
+        self.is_read_only
+    }
+
+    pub fn set_read_only(&mut self) {
+        self.is_read_only = true;
     }
 
     pub fn stats(&self) -> &ConnectionStats {

@@ -411,6 +411,13 @@ impl Consensus {
         *self.settled.borrow() && self.hears_majority()
     }
 
+    /// Whether this server has heard of no majority for too long, since its start at least: it is no
+    /// longer just looking for one.
+    pub fn is_cut_off(&self) -> bool {
+        let up_ms = u128::from(self.clock.monotonic_ms());
+        up_ms >= self.isolation_limit.as_millis() && !self.hears_majority()
+    }
+
     /// Whether, within the limit, a majority has answered this server as the leader, or it has heard
     /// one. Who has just won or lost an election has heard either before it: that counts, or every
     /// election would cost the clients of these servers their connections.

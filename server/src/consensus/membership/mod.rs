@@ -90,6 +90,15 @@ enum Abstention {
     Differs,
 }
 
+/// Whether a server stands for election.
+#[derive(Debug, Default)]
+struct Candidacy {
+    against: BTreeSet<Abstention>,
+    /// There is no leader, and nobody else seems to be able to win.
+    is_needed: bool,
+    abstains: bool,
+}
+
 /// The members, as one server keeps them.
 pub struct Members {
     pub(super) raft: Raft,
@@ -106,7 +115,7 @@ pub struct Members {
     /// Who may ask the engine for a change.
     turn: tokio::sync::Mutex<()>,
     handing_over: tokio::sync::Mutex<()>,
-    abstentions: Mutex<BTreeSet<Abstention>>,
+    candidacy: Mutex<Candidacy>,
     /// Since when this server leads, in milliseconds of the monotonic clock; 0 while it does not.
     leads_since_ms: AtomicU64,
     service: watch::Sender<Option<OutOfService>>,
@@ -147,7 +156,7 @@ impl Members {
             changing: AtomicBool::new(false),
             turn: tokio::sync::Mutex::new(()),
             handing_over: tokio::sync::Mutex::new(()),
-            abstentions: Mutex::default(),
+            candidacy: Mutex::default(),
             leads_since_ms: AtomicU64::new(0),
             service: watch::Sender::new(None),
         }
@@ -226,17 +235,29 @@ impl Members {
         self.replica.corrupt();
     }
 
-    /// Stands for election or not: only without any reason against it.
+    /// Notes a reason not to stand for election, or that it is gone.
     fn abstain(&self, reason: Abstention, abstains: bool) {
-        let mut reasons = self.abstentions.lock();
-        let before = reasons.is_empty();
+        let mut candidacy = self.candidacy.lock();
         if abstains {
-            reasons.insert(reason);
+            candidacy.against.insert(reason);
         } else {
-            reasons.remove(&reason);
+            candidacy.against.remove(&reason);
         }
-        if reasons.is_empty() != before {
-            self.raft.runtime_config().elect(reasons.is_empty());
+        self.stand(&mut candidacy);
+    }
+
+    /// With `is_needed` this server stands for election whatever there is against it.
+    fn abstain_unless(&self, is_needed: bool) {
+        let mut candidacy = self.candidacy.lock();
+        candidacy.is_needed = is_needed;
+        self.stand(&mut candidacy);
+    }
+
+    fn stand(&self, candidacy: &mut Candidacy) {
+        let abstains = !candidacy.against.is_empty() && !candidacy.is_needed;
+        if candidacy.abstains != abstains {
+            candidacy.abstains = abstains;
+            self.raft.runtime_config().elect(!abstains);
         }
     }
 }

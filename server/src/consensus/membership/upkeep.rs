@@ -28,6 +28,8 @@ const DISK_PATIENCE: Duration = Duration::from_secs(1);
 /// After handing leadership over for its disk, this server does not stand for election for so long,
 /// and does not hand over again for as long.
 const HOLD_OFF: Duration = Duration::from_secs(30);
+/// Without a leader for so long, any leader is better than none: several elections have failed.
+const LEADERLESS_MAX: Duration = Duration::from_secs(2);
 /// A hand-over that takes longer has failed.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -42,6 +44,7 @@ struct Seen {
     removed_since: Option<Instant>,
     /// When leadership was last handed over for the disk.
     handed_over: Option<Instant>,
+    leaderless_since: Option<Instant>,
 }
 
 impl Members {
@@ -73,6 +76,7 @@ impl Members {
                 since: Some(Instant::now()),
                 removed_since: seen.removed_since,
                 handed_over: seen.handed_over,
+                leaderless_since: seen.leaderless_since,
                 told_since: None,
             };
         }
@@ -243,10 +247,22 @@ impl Members {
         others > voters / 2
     }
 
-    fn stand_again(&self, seen: &Seen) {
+    /// Stands for election again when the reason not to is gone, or nobody else can be elected.
+    fn stand_again(&self, seen: &mut Seen) {
         if seen.handed_over.is_some() && !is_within(seen.handed_over, HOLD_OFF) {
             self.abstain(Abstention::SlowDisk, false);
         }
+        let is_needed = match self.leader() {
+            Some(_) => {
+                seen.leaderless_since = None;
+                false
+            }
+            None => {
+                let since = *seen.leaderless_since.get_or_insert_with(Instant::now);
+                since.elapsed() >= LEADERLESS_MAX
+            }
+        };
+        self.abstain_unless(is_needed);
     }
 }
 
