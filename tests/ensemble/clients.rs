@@ -405,6 +405,10 @@ impl<'a> Client<'a> {
     }
 
     fn lost(&mut self, link: &Link) -> End {
+        // All has been read by then, and this client waits for nothing any more.
+        if self.board.may_leave.load(Ordering::SeqCst) {
+            return End::Released;
+        }
         if let Some(session) = self.session {
             self.entries.push(Entry::Lost {
                 session: session.id.get(),
