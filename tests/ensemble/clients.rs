@@ -405,7 +405,7 @@ impl<'a> Client<'a> {
     }
 
     fn lost(&mut self, link: &Link) -> End {
-        // The end of the load: the client has left, and was not left.
+        // All has been read by then, and this client waits for nothing any more.
         if self.board.may_leave.load(Ordering::SeqCst) {
             return End::Released;
         }

@@ -9,9 +9,9 @@ use quorate_tests::process::Process;
 use crate::scene::{Scene, ensemble, faults, play, skip};
 
 /// How long each sync takes. Far more than any timer of an ensemble.
-const SYNC_MS: u64 = 3_000;
+const SYNC_MS: u64 = 2_000;
 /// How long the disk stays like that.
-const SLOW: Duration = Duration::from_secs(6);
+const SLOW: Duration = Duration::from_millis(4_500);
 
 /// Slows down the syncs of a running server until dropped.
 fn slow_disk(scene: &Scene<'_>, server: u64) -> Process {

@@ -12,7 +12,7 @@ use rand::Rng;
 use crate::scene::{Scene, ensemble, faults, play, skip};
 
 /// How long a cut lasts at the least: a few elections.
-const CUT: Duration = Duration::from_millis(2_500);
+const CUT: Duration = Duration::from_millis(2_000);
 
 /// Runs a test with so many servers in a network of its own, where that is possible.
 fn in_own_network(test: &str, servers: u64, cut: impl Fn(&mut Scene<'_>)) {

@@ -24,8 +24,8 @@ use crate::clients::{Board, Client, EPHEMERALS, Habits, REGISTERS};
 /// Of clients that stay with what they have; longer than any fault lasts.
 const STEADY_MS: i32 = 40_000;
 /// Of clients that move, and leave sessions to expire: what they leave has to be waited for.
-const RESTLESS_MS: i32 = 4_000;
-pub(crate) const RESTLESS: Duration = Duration::from_millis(4_000);
+const RESTLESS_MS: i32 = 3_000;
+pub(crate) const RESTLESS: Duration = Duration::from_millis(3_000);
 /// Writes acknowledged between two faults, to have something at stake.
 const WRITES: u64 = 150;
 const SETUP_MS: i32 = 60_000;
