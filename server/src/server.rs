@@ -191,6 +191,7 @@ impl Server {
             clock: Arc::clone(&clock),
             snapshot_entries: config.snapshot_entries,
             snapshot_log_bytes: config.snapshot_log_bytes.unwrap_or(u64::MAX),
+            snapshot_interval: config.snapshot_interval_ms.map(Duration::from_millis),
             snapshots_kept: config.snapshots_kept.map(|kept| u32::from(kept) as usize),
             touch_interval: Duration::from_millis(u64::from(config.tick_ms).div_ceil(4)),
             isolation_limit: Duration::from_millis(

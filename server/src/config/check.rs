@@ -79,6 +79,7 @@ pub(super) fn check(
         log_segment_bytes: draft.log_segment_bytes,
         snapshot_entries: draft.snapshot_entries,
         snapshot_log_bytes: draft.snapshot_log_bytes,
+        snapshot_interval_ms: draft.snapshot_interval_ms,
         snapshots_kept: draft.snapshots_purged.then_some(draft.snapshots_kept),
         four_letter_words: draft.four_letter_words.unwrap_or_else(|| {
             let read_only = draft.read_only_mode_enabled;

@@ -47,6 +47,7 @@ pub(super) struct Draft {
     pub(super) log_segment_bytes: u64,
     pub(super) snapshot_entries: u64,
     pub(super) snapshot_log_bytes: Option<u64>,
+    pub(super) snapshot_interval_ms: Option<u64>,
     pub(super) snapshots_kept: NonZeroU32,
     pub(super) snapshots_purged: bool,
     pub(super) four_letter_words: Option<FourLetterWords>,
@@ -102,6 +103,7 @@ impl Default for Draft {
             log_segment_bytes: 64 << 20,
             snapshot_entries: 1_000_000,
             snapshot_log_bytes: Some(256 << 20),
+            snapshot_interval_ms: Some(24 * 60 * 60 * 1000),
             snapshots_kept: SNAPSHOTS_KEPT_MIN,
             snapshots_purged: true,
             four_letter_words: None,
@@ -246,6 +248,7 @@ impl Draft {
                 self.snapshot_log_bytes = kib.map(|kib| kib.saturating_mul(KIB));
             }
             "quorate.snapshotLogBytes" => self.snapshot_log_bytes = entry.positive()?,
+            "quorate.snapshotIntervalMs" => self.snapshot_interval_ms = entry.positive()?,
             "autopurge.snapRetainCount" => self.set_snapshots_kept(entry)?,
             "autopurge.purgeInterval" => self.snapshots_purged = entry.interval()? > 0,
 

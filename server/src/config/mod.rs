@@ -132,6 +132,9 @@ pub struct Config {
     /// default 256 MiB (ZooKeeper: 4 GiB): a snapshot is due after so many bytes of log. None (0 or less in the file):
     /// only [`Config::snapshot_entries`] counts.
     pub snapshot_log_bytes: Option<u64>,
+    /// `quorate.snapshotIntervalMs`, milliseconds, default a day: a snapshot is due after so long, if
+    /// anything was written since the last one. None (0 or less in the file): time does not count.
+    pub snapshot_interval_ms: Option<u64>,
     /// `autopurge.snapRetainCount`, default and minimum 3: snapshots kept, with the log since the
     /// oldest of them; older ones go as soon as a new one is on disk. None keeps all of them, and
     /// has to be asked for: `autopurge.purgeInterval=0`. (ZooKeeper keeps all by default.)

@@ -126,6 +126,7 @@ fn a_file_that_says_little_gets_zookeepers_defaults() {
     assert_eq!(config.log_segment_bytes, 65536 * 1024);
     assert_eq!(config.snapshot_entries, 1_000_000);
     assert_eq!(config.snapshot_log_bytes, Some(256 << 20));
+    assert_eq!(config.snapshot_interval_ms, Some(86_400_000));
     assert_eq!(config.snapshots_kept, some(3));
     assert!(config.four_letter_words.allows("srvr"));
     assert!(!config.four_letter_words.allows("isro"));

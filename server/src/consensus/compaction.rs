@@ -1,6 +1,6 @@
 //! When to take a snapshot, and how much of the log may go then.
 //!
-//! A snapshot is due after so many entries or bytes of log. The log is cut after a snapshot has been
+//! A snapshot is due after so many entries or bytes of log, or so much time. The log is cut after a snapshot has been
 //! read back, and only up to the oldest snapshot that is kept: should the newest turn out damaged, an
 //! older one and the log still lead to the same state.
 //!
@@ -62,6 +62,11 @@ impl Progress {
             || self.bytes.load(Relaxed) >= self.bytes_max.max(state_bytes)
     }
 
+    /// Whether anything was applied since the last snapshot.
+    fn has_begun(&self) -> bool {
+        self.entries.load(Relaxed) > 0
+    }
+
     fn restart(&self) {
         self.entries.store(0, Relaxed);
         self.bytes.store(0, Relaxed);
@@ -74,6 +79,8 @@ pub struct Compaction {
     pub(super) members: Arc<Members>,
     pub(super) replica: Arc<Replica>,
     pub(super) progress: Arc<Progress>,
+    /// A snapshot is due after so long as well, if anything was applied since.
+    pub(super) interval: Option<Duration>,
     pub(super) snapshots: SnapshotStore,
     /// How many snapshots stay; `None` keeps all, and all of the log.
     pub(super) kept: Option<usize>,
@@ -99,16 +106,17 @@ impl Compaction {
     /// Takes snapshots when they are due, until `stop`.
     pub async fn run(self, stop: CancellationToken) {
         loop {
-            tokio::select! {
-                () = self.progress.due.notified() => {}
+            let overdue = tokio::select! {
+                () = self.progress.due.notified() => false,
+                () = after(self.interval) => self.progress.has_begun(),
                 () = stop.cancelled() => return,
-            }
+            };
             let state_bytes = self
                 .replica
                 .inspect(quorate_state::State::approximate_data_size);
             // What is written of a state that is wrong would take the place of what is right.
             let is_wrong = self.members.out_of_service() == Some(OutOfService::Differs);
-            if is_wrong || !self.progress.is_due(state_bytes) {
+            if is_wrong || !(overdue || self.progress.is_due(state_bytes)) {
                 continue;
             }
             self.progress.restart();
@@ -162,6 +170,14 @@ impl Compaction {
             self.raft.trigger().purge_log(oldest.index).await?;
         }
         Ok(())
+    }
+}
+
+/// Resolves after so long, or never.
+async fn after(interval: Option<Duration>) {
+    match interval {
+        Some(interval) => tokio::time::sleep(interval).await,
+        None => std::future::pending().await,
     }
 }
 

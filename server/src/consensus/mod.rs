@@ -138,6 +138,7 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     pub snapshot_entries: u64,
     pub snapshot_log_bytes: u64,
+    pub snapshot_interval: Option<Duration>,
     pub snapshots_kept: Option<usize>,
     /// How often a server tells the leader which of its sessions showed life.
     pub touch_interval: Duration,
@@ -314,6 +315,7 @@ impl Consensus {
             members: Arc::clone(&members),
             replica: Arc::clone(&parts.replica),
             progress,
+            interval: parts.snapshot_interval,
             snapshots: parts.snapshots.clone(),
             kept: parts.snapshots_kept,
             metrics: Arc::clone(&parts.metrics),

@@ -208,6 +208,23 @@ async fn a_server_that_is_far_behind_gets_a_snapshot() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_is_taken_when_it_is_time_and_something_was_written() {
+    let mut ensemble = Ensemble::of_three();
+    let interval = ("quorate.snapshotIntervalMs", "50".to_owned());
+    ensemble.more.push(interval);
+    let servers = ensemble.start_all().await;
+    let index = propose(a_leader_among(&servers).await, 1).await;
+    for server in &servers {
+        let covered = server.consensus().raft.wait(Some(PATIENCE));
+        let covers = |id: Option<super::types::LogId>| id.is_some_and(|id| id.index >= index);
+        covered
+            .metrics(|metrics| covers(metrics.snapshot), "a snapshot")
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_has_lost_its_data_is_refused_until_it_asks_to_rejoin() {
     let ensemble = Ensemble::of_three();
     let mut servers = ensemble.start_all().await;
