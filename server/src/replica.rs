@@ -216,7 +216,8 @@ impl Replica {
         let zxid = state.last_zxid();
         let wrong = Configuration {
             members: "server.7=nowhere:1:2:participant\n".to_owned(),
-            changed_ms: 7,
+            changed_ms: i64::MAX,
+            servers: (0..=u64::from(u8::MAX)).collect(),
         };
         state.configure(zxid, &wrong);
     }

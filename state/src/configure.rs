@@ -4,6 +4,7 @@
 //! anything else. Its data is ZooKeeper's text: a line for each member, then the version, which is
 //! the zxid that set it. ZooKeeper leaves the data version at -1, and so is it here.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use quorate_protocol::{Stat, Zxid};
@@ -23,6 +24,8 @@ pub struct Configuration {
     /// When it was asked for, in milliseconds since 1970; 0 for the one an ensemble starts with. An
     /// ensemble that changed nothing but this has confirmed its members, and that is a change too.
     pub changed_ms: i64,
+    /// All servers that the log goes to: members, and those on their way in or out.
+    pub servers: BTreeSet<u64>,
 }
 
 impl State {
@@ -31,6 +34,9 @@ impl State {
     /// node as it is.
     pub fn configure(&mut self, zxid: Zxid, configuration: &Configuration) -> Vec<Change> {
         self.last_zxid = zxid;
+        // A server that is gone may come back with other data: nothing is expected of it any more.
+        self.incarnations
+            .retain(|server, _| configuration.servers.contains(server));
         if configuration.members.is_empty() || self.tree.is_configured(configuration) {
             return Vec::new();
         }
@@ -59,7 +65,7 @@ impl DataTree {
 
     fn is_configured(&self, configuration: &Configuration) -> bool {
         self.configuration().is_some_and(|(data, stat)| {
-            stat.mtime == configuration.changed_ms
+            stat.mtime >= configuration.changed_ms
                 && data
                     .strip_prefix(configuration.members.as_bytes())
                     .is_some_and(|rest| rest.starts_with(VERSION_KEY.as_bytes()))
@@ -74,7 +80,7 @@ impl DataTree {
         let acl = Arc::clone(self.acl(found.id));
         self.set_system_data(found, text.as_bytes(), |znode| {
             znode.mzxid = zxid.0;
-            znode.mtime = configuration.changed_ms;
+            znode.mtime = znode.mtime.max(configuration.changed_ms);
             znode.version = -1;
         });
         vec![Change {

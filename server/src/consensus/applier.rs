@@ -21,7 +21,7 @@ use super::snapshot_io::Source;
 use super::types::{
     Entry, LogId, Snapshot, SnapshotData, SnapshotMeta, StoredMembership, TypeConfig,
 };
-use super::{Incarnation, membership, snapshot_io};
+use super::{Incarnation, Seen, membership, snapshot_io};
 use crate::client_port::Disconnect;
 use crate::metrics::{Metrics, Sizes};
 use crate::replica::{Committed, Outcome, Replica};
@@ -65,6 +65,7 @@ fn index_as_i64(index: u64) -> i64 {
 
 /// The engine's state machine.
 pub struct Applier {
+    pub(super) seen: Arc<Seen>,
     pub(super) replica: Arc<Replica>,
     pub(super) snapshots: SnapshotStore,
     pub(super) proposals: Arc<Proposals>,
@@ -115,6 +116,10 @@ impl RaftStateMachine<TypeConfig> for Applier {
         self.zxids.rebase(state.last_zxid(), index);
         self.last_applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
+        let members = self.membership.membership();
+        let mut seen = self.seen.lock();
+        seen.retain(|server, _| members.get_node(server).is_some());
+        drop(seen);
         self.replica.replace(state);
         self.proposals.clear();
         Ok(())
@@ -185,6 +190,11 @@ impl Applier {
             }
             EntryPayload::Membership(membership) => {
                 configuration = membership::configuration(&membership);
+                if let Some(configuration) = &configuration {
+                    // The state forgets those who have left, and so has this server.
+                    let mut seen = self.seen.lock();
+                    seen.retain(|server, _| configuration.servers.contains(server));
+                }
                 self.membership = StoredMembership::new(Some(log_id), membership);
                 None
             }

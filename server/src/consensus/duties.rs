@@ -316,6 +316,10 @@ impl View for Consensus {
     }
 
     fn on_seen(&self, server: u64, incarnation: u64) -> bool {
+        // A server that has left is forgotten: it may come back with other data.
+        if !self.is_member(server) {
+            return true;
+        }
         match self.seen.lock().entry(server) {
             Entry::Occupied(seen) => *seen.get() == incarnation,
             Entry::Vacant(new) => {

@@ -206,11 +206,14 @@ pub struct Consensus {
     /// All that was agreed on before the start has been applied.
     settled: watch::Sender<bool>,
     /// Servers that have presented themselves, with the incarnations they said.
-    seen: Mutex<BTreeMap<u64, u64>>,
+    seen: Arc<Seen>,
     /// Somebody new is among them.
     newcomer: Notify,
     replica: Arc<Replica>,
 }
+
+/// Servers that have presented themselves, with the incarnations they said, until the log has them.
+type Seen = Mutex<BTreeMap<u64, u64>>;
 
 /// What this server is in the ensemble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -247,7 +250,9 @@ impl Consensus {
             .replica
             .inspect(|state: &State| applier::zxids_of(state, parts.last_applied));
         let zxids = Arc::new(zxids);
+        let seen = Arc::new(Seen::default());
         let applier = Applier {
+            seen: Arc::clone(&seen),
             zxids: Arc::clone(&zxids),
             replica: Arc::clone(&parts.replica),
             snapshots: parts.snapshots.clone(),
@@ -343,7 +348,7 @@ impl Consensus {
             leader_heard_ms: AtomicU64::new(0),
             majority_heard_ms: AtomicU64::new(0),
             settled: watch::Sender::new(alone),
-            seen: Mutex::default(),
+            seen,
             newcomer: Notify::new(),
             replica: parts.replica,
         });

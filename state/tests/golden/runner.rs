@@ -3,7 +3,7 @@
 //! Every applied command takes the next zxid, from 1, and happens one millisecond after the one
 //! before, from 1000. Clients are capital letters.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use quorate_protocol::multi::ReadOp;
@@ -62,6 +62,7 @@ impl Runner {
                 self.state.skip(Zxid(self.zxid));
                 Vec::new()
             }
+            "admit" => self.admit(rest),
             "configure" => self.configure(rest),
             "wait" => {
                 self.time_ms += rest.parse::<i64>().expect("milliseconds to wait");
@@ -169,12 +170,31 @@ impl Runner {
         print::applied(&applied)
     }
 
+    fn admit(&mut self, rest: &str) -> Vec<String> {
+        let mut words = Words::new(rest);
+        let incarnation = words.number("incarnation").unwrap_or(1);
+        let server = words.next().parse().expect("the id of a server");
+        let action = Action::Admit {
+            server,
+            incarnation,
+        };
+        let applied = self.apply(Connection::default(), 0, action);
+        print::applied(&applied)
+    }
+
     /// Each word after the time is a member's line.
     fn configure(&mut self, rest: &str) -> Vec<String> {
         let mut words = Words::new(rest);
         let changed_ms = words.number("changed").unwrap_or(0);
         let mut members = String::new();
+        let mut servers = BTreeSet::new();
         while let Some(member) = words.rest() {
+            let id = member
+                .trim_start_matches("server.")
+                .split('=')
+                .next()
+                .unwrap_or_default();
+            servers.insert(id.parse().expect("server.N=..."));
             members.push_str(member);
             members.push('\n');
         }
@@ -182,10 +202,16 @@ impl Runner {
         let configuration = Configuration {
             members,
             changed_ms,
+            servers,
         };
         let changes = self.state.configure(Zxid(self.zxid), &configuration);
         let version = self.state.configuration_version();
         let mut lines: Vec<String> = changes.iter().map(print::change).collect();
+        let admitted = (0..10).filter_map(|server| {
+            let incarnation = self.state.incarnation_of(server)?;
+            Some(format!("server {server} has incarnation {incarnation}"))
+        });
+        lines.extend(admitted);
         lines.push(format!("version {version:?}"));
         lines
     }

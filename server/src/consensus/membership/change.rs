@@ -352,11 +352,12 @@ impl Members {
     /// Notes the time of the change on one of the members, so that the configuration is a new one
     /// even if all members stay what they are.
     fn stamp(&self, now: &Membership, plan: &mut Plan) {
-        let last = now.nodes().map(|(_, node)| node.changed_ms).max();
-        let changed_ms = self
-            .clock
-            .wall_ms()
-            .max(last.unwrap_or(0).saturating_add(1));
+        let noted = now.nodes().map(|(_, node)| node.changed_ms).max();
+        let told = self
+            .replica
+            .inspect(|state| state.configuration().map(|(_, stat)| stat.mtime));
+        let last = noted.max(told).unwrap_or(0);
+        let changed_ms = self.clock.wall_ms().max(last.saturating_add(1));
         if let Some(mut first) = plan.members.first_entry() {
             first.get_mut().changed_ms = changed_ms;
         }

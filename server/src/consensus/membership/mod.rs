@@ -276,6 +276,7 @@ pub(super) fn configuration(membership: &Membership) -> Option<Configuration> {
     }
     let mut configuration = Configuration::default();
     for (id, node) in membership.nodes() {
+        configuration.servers.insert(*id);
         configuration.changed_ms = configuration.changed_ms.max(node.changed_ms);
         if is_member(node) {
             let _ = writeln!(configuration.members, "server.{id}={}", node.line);

@@ -183,12 +183,10 @@ impl Members {
         }
         let told_since = *seen.told_since.get_or_insert_with(Instant::now);
         if told_since.elapsed() >= FAREWELL_AFTER {
-            tracing::info!(
-                ?leaving,
-                "servers that were removed are no longer sent anything"
-            );
-            self.try_change(at, ChangeMembers::RemoveNodes(leaving))
-                .await;
+            let change = ChangeMembers::RemoveNodes(leaving.clone());
+            if self.try_change(at, change).await {
+                tracing::info!(?leaving, "servers that were removed are forgotten");
+            }
         }
     }
 
@@ -211,10 +209,12 @@ impl Members {
         }
     }
 
-    async fn try_change(&self, at: Option<LogId>, change: ChangeMembers<u64, PeerNode>) {
-        if let Err(refusal) = self.change_membership(at, change).await {
+    async fn try_change(&self, at: Option<LogId>, change: ChangeMembers<u64, PeerNode>) -> bool {
+        let changed = self.change_membership(at, change).await;
+        if let Err(refusal) = &changed {
             tracing::debug!(%refusal, "the upkeep of the members has to wait");
         }
+        changed.is_ok()
     }
 
     /// A leader whose disk hangs while the others write holds everybody up: votes and snapshots of
