@@ -81,6 +81,10 @@ impl Consensus {
                 .filter(|(server, _)| **server != self.author.server)
                 .map(|(server, node)| (*server, node.peer_address()))
                 .collect();
+            // A server that has left may come back with other data.
+            self.seen
+                .lock()
+                .retain(|server, _| nodes.contains_key(server));
             // Before the first membership there is nobody to talk to.
             if !nodes.is_empty() {
                 self.peers.set_members(nodes);
