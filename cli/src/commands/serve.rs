@@ -200,6 +200,7 @@ const SETTINGS: &[Setting] = &[
 
 const SERVERS: &str = "server";
 const SERVERS_VARIABLE: &str = "QUORATE_SERVERS";
+const THREADS: &str = "threads";
 const REJOIN: &str = "rejoin";
 const REJOIN_VARIABLE: &str = "QUORATE_REJOIN";
 const SUPER_DIGEST: &str = "DigestAuthenticationProvider.superDigest";
@@ -247,6 +248,16 @@ pub(crate) fn command() -> Command {
             .value_parser(BoolishValueParser::new())
             .help_heading("Ensemble")
             .help("Be taken in again as a new server after the data is lost"),
+    );
+    settings.push(
+        Arg::new(THREADS)
+            .long(THREADS)
+            .env("QUORATE_THREADS")
+            .hide_env_values(true)
+            .value_name("N")
+            .value_parser(value_parser!(u16).range(1..=1024))
+            .help_heading("Limits")
+            .help("Threads that serve, beside those of the log [default: half the processors]"),
     );
     Command::new("serve")
         .about("Run a server")
@@ -307,10 +318,21 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
     }
     raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads(matches))
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Exit::Other, format!("no threads to run on: {error}")))?;
     runtime.block_on(serve(config, matches.get_flag(STOP_WITH_STDIN_ID)))
+}
+
+/// How many threads serve. Half the processors: the other half is for the log's own threads and the
+/// kernel's network, and a request that wakes fewer threads on its way is answered sooner.
+fn threads(matches: &ArgMatches) -> usize {
+    let asked: Option<&u16> = matches.get_one(THREADS);
+    asked.map_or_else(
+        || std::thread::available_parallelism().map_or(1, |all| all.get().div_ceil(2)),
+        |asked| usize::from(*asked),
+    )
 }
 
 /// Takes as many file descriptors as the system lets the process have: a connection is one, and the
