@@ -667,7 +667,7 @@ fn request(ask: &Ask) -> Request {
 }
 
 /// Nothing came within one glance.
-fn is_silence(error: &io::Error) -> bool {
+pub(crate) fn is_silence(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut

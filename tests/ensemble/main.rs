@@ -17,5 +17,6 @@ mod partitions;
 mod pauses;
 mod read_only;
 mod rolling;
+mod rounds;
 mod scene;
 mod snapshots;

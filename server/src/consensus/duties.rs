@@ -14,20 +14,16 @@ use tokio::time::sleep;
 
 use super::gate::View;
 use super::types::{self, PeerNode};
-use super::{Consensus, Role};
+use super::{Consensus, Role, membership, rounds};
+use crate::peer_port::Answer;
 use crate::peer_port::wire::{Rejoin, Standing};
-use crate::peer_port::{Answer, Question};
 
 /// How long a leader that was not heard from still counts as one.
 const LEADER_PATIENCE: Duration = Duration::from_secs(1);
-/// How long a leader may take to confirm that it is one.
-const ROUND_PATIENCE: Duration = Duration::from_secs(1);
 /// How often what was left undone is tried again.
 const RETRY: Duration = Duration::from_millis(50);
 /// How often the leader looks whether a newcomer has caught up.
 const PROMOTION_INTERVAL: Duration = Duration::from_millis(500);
-/// Entries that a newcomer may lack and count as caught up: less than a second of writes.
-const CAUGHT_UP_ENTRIES: u64 = 1000;
 
 impl Consensus {
     /// When the leader of this server was last heard from, on the monotonic clock. 0: never.
@@ -100,7 +96,9 @@ impl Consensus {
     async fn settle(self: Arc<Self>) {
         loop {
             let begun_ms = self.clock.monotonic_ms();
-            if let Some(index) = self.confirmed_index().await {
+            let server = self.author.server;
+            let confirmed = rounds::confirm(&self.raft, server, &self.peers, Vec::new()).await;
+            if let Some(index) = confirmed {
                 let wait = self.raft.wait(None);
                 if wait
                     .applied_index_at_least(Some(index), "settle")
@@ -116,26 +114,8 @@ impl Consensus {
         }
     }
 
-    /// Up to where the log was committed when this was called, or later.
-    async fn confirmed_index(&self) -> Option<u64> {
-        let leader = self.raft.server_metrics().borrow_watched().current_leader?;
-        let question = Question::Round {
-            touched: Vec::new(),
-        };
-        let answer = if leader == self.author.server {
-            self.answer(question).await
-        } else {
-            let asked = self.peers.ask(leader, question, ROUND_PATIENCE).await;
-            asked.ok()?
-        };
-        match answer {
-            Answer::Confirmed { index } => Some(index),
-            _ => None,
-        }
-    }
-
-    /// As the leader: writes down the incarnation of every server that has presented itself, adds
-    /// and gives those that were taken in again, and have caught up, their vote.
+    /// As the leader: writes down the incarnation of every server that has presented itself, and gives
+    /// those that were taken in again, and have caught up, their vote.
     async fn lead_newcomers(self: Arc<Self>) {
         let mut roles = self.raft.server_metrics();
         loop {
@@ -183,22 +163,14 @@ impl Consensus {
     fn caught_up_newcomers(&self) -> Vec<u64> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
-        let membership = metrics.membership_config.membership();
-        let voters: Vec<u64> = membership.voter_ids().collect();
-        let last = metrics.last_log_index.unwrap_or(0);
-        let Some(replication) = &metrics.replication else {
-            return Vec::new();
-        };
-        let caught_up = |server: &u64| {
-            let matched = replication.get(server).and_then(|id| *id);
-            matched.is_some_and(|id| id.index + CAUGHT_UP_ENTRIES >= last)
-        };
-        membership
+        let members = metrics.membership_config.membership();
+        let voters: Vec<u64> = members.voter_ids().collect();
+        members
             .nodes()
             .filter(|(server, node)| !voters.contains(server) && !node.observer)
             .filter(|(_, node)| node.standing == types::Standing::Member)
             .map(|(server, _)| *server)
-            .filter(caught_up)
+            .filter(|server| membership::caught_up(&metrics, *server))
             .collect()
     }
 

@@ -121,7 +121,6 @@ pub struct Parts {
     pub cluster: u64,
     /// How to begin.
     pub plan: Plan,
-    /// The configured servers; none on a server that was told of no ensemble.
     pub peers: Peers,
     pub rules: Rules,
     pub log: LogStore,

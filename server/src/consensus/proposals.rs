@@ -50,7 +50,7 @@ struct Inner {
     epoch: u64,
     /// Nothing that an older epoch has sent can be applied any more.
     settled: bool,
-    /// The way has turned out to be broken.
+    /// Something that was sent is lost, though the way seems to be whole.
     broken: bool,
 }
 
@@ -114,16 +114,6 @@ impl Proposals {
         if epoch == inner.epoch && !inner.settled {
             inner.settled = true;
             inner.doubtful = 0;
-            drop(inner);
-            self.work.notify_one();
-        }
-    }
-
-    /// The way of this epoch has turned out to be broken: something sent on it was refused.
-    pub fn on_broken(&self, epoch: u64) {
-        let mut inner = self.inner.lock();
-        if epoch == inner.epoch {
-            inner.broken = true;
             drop(inner);
             self.work.notify_one();
         }
@@ -381,19 +371,6 @@ mod tests {
         assert_eq!(proposals.begin_epoch(), (3, true));
         proposals.on_applied(&[origin(1, 0)]);
         assert_eq!(proposals.begin_epoch(), (4, false), "nothing is left");
-    }
-
-    #[test]
-    fn a_refusal_ends_its_own_epoch_only() {
-        let (proposals, admission) = proposals();
-        push(&proposals, &admission, 1, 0);
-        proposals.begin_epoch();
-        proposals.next();
-        proposals.begin_epoch();
-        proposals.on_broken(1);
-        assert_eq!(proposals.next(), Next::Wait);
-        proposals.on_broken(2);
-        assert_eq!(proposals.next(), Next::Renew);
     }
 
     #[test]

@@ -12,16 +12,19 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{OptionalSend, ServerState};
 use quorate_state::Action;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::proposals::{Next, Proposals};
 use super::types::{Proposal, TypeConfig};
 use super::{Author, Raft};
-use crate::peer_port::Peers;
+use crate::peer_port::{ForwardStream, Peers};
 
 /// Between attempts to reach the leader, and after a refusal: a new leader refuses for as long as it
 /// has not heard of its majority, which takes about a round trip.
-const PAUSE: Duration = Duration::from_millis(5);
+const PAUSE_MIN: Duration = Duration::from_millis(5);
+/// The pause grows up to this while the same leader does not take what it is sent.
+const PAUSE_MAX: Duration = Duration::from_millis(160);
 /// How long the leader may take to accept a stream of writes.
 const OPEN_PATIENCE: Duration = Duration::from_millis(500);
 /// When nothing of what was sent has been applied for so long, the way is taken for broken. Well
@@ -171,6 +174,45 @@ pub(super) struct Pump {
     pub(super) peers: Peers,
 }
 
+/// How proposals get to the leader.
+enum Way {
+    /// This server leads.
+    Here { term: u64, refusals: Arc<Refusals> },
+    /// Another one does.
+    There(ForwardStream),
+}
+
+impl Way {
+    async fn send(&mut self, raft: &Raft, batch: Vec<Bytes>) -> Result<(), Left> {
+        match self {
+            Self::Here { term, refusals } => {
+                let last = batch.len().saturating_sub(1);
+                for (index, command) in batch.into_iter().enumerate() {
+                    // One tells for all: what comes after a refusal in the same instant is refused
+                    // too, or void.
+                    let told = (index == last).then_some(&*refusals);
+                    write(raft, *term, command, told)
+                        .await
+                        .map_err(|_| Left::Everything)?;
+                }
+                Ok(())
+            }
+            Self::There(stream) => stream.send(&batch).await.map_err(|_| Left::Way),
+        }
+    }
+
+    /// Resolves when something sent was refused, or the stream has ended. Cancel safe.
+    async fn broken(&mut self) {
+        match self {
+            Self::Here { refusals, .. } => refusals.first().await,
+            Self::There(stream) => {
+                let error = stream.ended().await;
+                tracing::debug!(%error, "the leader has ended the stream");
+            }
+        }
+    }
+}
+
 /// Why a way is not used any longer.
 enum Left {
     /// Another has to be looked for.
@@ -188,37 +230,68 @@ impl Pump {
     }
 
     async fn send_on(&self) {
+        let mut pause = PAUSE_MIN;
+        let mut before = Leadership::Unknown;
         loop {
             let now = leadership(&self.raft, self.author.server);
-            let left = match now {
-                Leadership::Mine { term } => self.send_here(now, term).await,
-                Leadership::Other { leader, term } => self.send_to(now, leader, term).await,
+            if now != before {
+                pause = PAUSE_MIN;
+                before = now;
+            }
+            if let Some(way) = self.find_way(now).await {
+                let begun = Instant::now();
+                if matches!(self.send_by(now, way).await, Left::Everything) {
+                    return;
+                }
+                // It was of use: what has broken it is something new.
+                if begun.elapsed() > PAUSE_MAX {
+                    pause = PAUSE_MIN;
+                }
+            }
+            let changed = leadership_after(&self.raft, self.author.server, now);
+            match now {
+                // Nothing can be done before somebody leads.
                 Leadership::Unknown => {
-                    match leadership_after(&self.raft, self.author.server, now).await {
-                        Some(_) => continue,
-                        None => Left::Everything,
+                    if changed.await.is_none() {
+                        return;
                     }
                 }
-            };
-            if matches!(left, Left::Everything) {
-                return;
-            }
-            if leadership(&self.raft, self.author.server) == now {
-                tokio::time::sleep(PAUSE).await;
+                // Not at once, unless it is another: a leader that is cut off refuses for long.
+                _ => {
+                    if let Ok(None) = tokio::time::timeout(pause, changed).await {
+                        return;
+                    }
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
             }
         }
     }
 
-    /// An epoch with this server as leader.
-    async fn send_here(&self, now: Leadership, term: u64) -> Left {
-        let refusals = Arc::new(Refusals::default());
-        let (epoch, marker) = self.begin();
-        if let Some(marker) = marker
-            && write(&self.raft, term, marker, Some(&refusals))
-                .await
-                .is_err()
+    async fn find_way(&self, now: Leadership) -> Option<Way> {
+        match now {
+            Leadership::Mine { term } => Some(Way::Here {
+                term,
+                refusals: Arc::default(),
+            }),
+            Leadership::Other { leader, term } => {
+                match self.peers.open_forward(leader, term, OPEN_PATIENCE).await {
+                    Ok(stream) => Some(Way::There(stream)),
+                    Err(error) => {
+                        tracing::debug!(%error, leader, term, "the leader takes no writes yet");
+                        None
+                    }
+                }
+            }
+            Leadership::Unknown => None,
+        }
+    }
+
+    /// An epoch: sends by this way until it is of no use any longer.
+    async fn send_by(&self, now: Leadership, mut way: Way) -> Left {
+        if let Some(marker) = self.begin()
+            && let Err(left) = way.send(&self.raft, vec![marker]).await
         {
-            return Left::Everything;
+            return left;
         }
         let after = leadership_after(&self.raft, self.author.server, now);
         tokio::pin!(after);
@@ -226,61 +299,14 @@ impl Pump {
         loop {
             match self.proposals.next() {
                 Next::Send(batch) => {
-                    let last = batch.len() - 1;
-                    for (index, command) in batch.into_iter().enumerate() {
-                        // One tells for all: what comes after a refusal in the same instant is
-                        // refused too, or void.
-                        let told = (index == last).then_some(&refusals);
-                        if write(&self.raft, term, command, told).await.is_err() {
-                            return Left::Everything;
-                        }
+                    if let Err(left) = way.send(&self.raft, batch).await {
+                        return left;
                     }
                 }
                 Next::Renew => return Left::Way,
                 Next::Wait => tokio::select! {
                     () = self.proposals.work() => {}
-                    () = refusals.first() => self.proposals.on_broken(epoch),
-                    after = &mut after => {
-                        return if after.is_some() { Left::Way } else { Left::Everything };
-                    }
-                    () = stall.noticed() => return Left::Way,
-                },
-            }
-        }
-    }
-
-    /// An epoch with another server as leader.
-    async fn send_to(&self, now: Leadership, leader: u64, term: u64) -> Left {
-        let mut stream = match self.peers.open_forward(leader, term, OPEN_PATIENCE).await {
-            Ok(stream) => stream,
-            Err(error) => {
-                tracing::debug!(%error, leader, term, "the leader takes no writes yet");
-                return Left::Way;
-            }
-        };
-        let (_, marker) = self.begin();
-        if let Some(marker) = marker
-            && stream.send(&[marker]).await.is_err()
-        {
-            return Left::Way;
-        }
-        let after = leadership_after(&self.raft, self.author.server, now);
-        tokio::pin!(after);
-        let mut stall = Stall::begin(&self.proposals);
-        loop {
-            match self.proposals.next() {
-                Next::Send(batch) => {
-                    if stream.send(&batch).await.is_err() {
-                        return Left::Way;
-                    }
-                }
-                Next::Renew => return Left::Way,
-                Next::Wait => tokio::select! {
-                    () = self.proposals.work() => {}
-                    error = stream.ended() => {
-                        tracing::debug!(%error, leader, term, "the leader has ended the stream");
-                        return Left::Way;
-                    }
+                    () = way.broken() => return Left::Way,
                     after = &mut after => {
                         return if after.is_some() { Left::Way } else { Left::Everything };
                     }
@@ -291,12 +317,12 @@ impl Pump {
     }
 
     /// Begins an epoch, with a marker where one is needed.
-    fn begin(&self) -> (u64, Option<Bytes>) {
+    fn begin(&self) -> Option<Bytes> {
         let (epoch, needs_marker) = self.proposals.begin_epoch();
-        let marker = needs_marker.then(|| {
-            let run = self.author.incarnation.run;
-            self.author.own(Action::Marker { run, epoch })
-        });
-        (epoch, marker.flatten())
+        if !needs_marker {
+            return None;
+        }
+        let run = self.author.incarnation.run;
+        self.author.own(Action::Marker { run, epoch })
     }
 }

@@ -21,6 +21,7 @@ use openraft::raft::ReadPolicy;
 use parking_lot::Mutex;
 use quorate_protocol::SessionId;
 use tokio::sync::{Notify, mpsc};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::applier::Zxids;
@@ -98,6 +99,8 @@ impl Runner {
     async fn turn(&self, confirmed: mpsc::Sender<(u64, Vec<Waiter>)>) {
         let mut flushed_ms = self.clock.monotonic_ms();
         let mut flush = tokio::time::interval(self.flush);
+        // After a round that took long, one flush makes up for those that were missed.
+        flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
@@ -107,16 +110,21 @@ impl Runner {
             let waiters = std::mem::take(&mut *self.rounds.waiting.lock());
             let now_ms = self.clock.monotonic_ms();
             let mut touched: Vec<SessionId> = waiters.iter().map(|w| w.session).collect();
-            if now_ms.saturating_sub(flushed_ms) >= millis(self.flush) {
+            let flushes = now_ms.saturating_sub(flushed_ms) >= millis(self.flush);
+            if flushes {
                 touched.extend(self.sessions.touched_since(flushed_ms));
-                flushed_ms = now_ms;
             }
             let leads = matches!(self.leadership(), Leadership::Mine { .. });
             if waiters.is_empty() && (leads || touched.is_empty()) {
                 continue;
             }
-            match self.confirm(touched).await {
+            let touched = touched.into_iter().map(SessionId::get).collect();
+            match confirm(&self.raft, self.author.server, &self.peers, touched).await {
                 Some(index) => {
+                    // Only now: touches that did not get through go with the next round.
+                    if flushes {
+                        flushed_ms = now_ms;
+                    }
                     if confirmed.send((index, waiters)).await.is_err() {
                         return;
                     }
@@ -128,26 +136,6 @@ impl Runner {
 
     fn leadership(&self) -> Leadership {
         leadership(&self.raft, self.author.server)
-    }
-
-    /// One round: the index up to which entries were committed after it began.
-    async fn confirm(&self, touched: Vec<SessionId>) -> Option<u64> {
-        match self.leadership() {
-            Leadership::Mine { .. } => confirm_leadership(&self.raft).await,
-            Leadership::Other { leader, .. } => {
-                let touched = touched.into_iter().map(SessionId::get).collect();
-                let question = Question::Round { touched };
-                match self.peers.ask(leader, question, PATIENCE).await {
-                    Ok(Answer::Confirmed { index }) => Some(index),
-                    Ok(_) => None,
-                    Err(error) => {
-                        tracing::debug!(%error, leader, "a round was not confirmed");
-                        None
-                    }
-                }
-            }
-            Leadership::Unknown => None,
-        }
     }
 
     /// Those whose connection still stands wait for the next round.
@@ -191,6 +179,31 @@ async fn answer_when_applied(
         for waiter in waiters {
             replica.confirm(&waiter.outbox, waiter.ticket);
         }
+    }
+}
+
+/// One round, with whoever leads: the index up to which entries were committed when it began, or
+/// later. `touched` are sessions that showed life here.
+pub(super) async fn confirm(
+    raft: &Raft,
+    server: u64,
+    peers: &Peers,
+    touched: Vec<i64>,
+) -> Option<u64> {
+    match leadership(raft, server) {
+        Leadership::Mine { .. } => confirm_leadership(raft).await,
+        Leadership::Other { leader, .. } => {
+            let question = Question::Round { touched };
+            match peers.ask(leader, question, PATIENCE).await {
+                Ok(Answer::Confirmed { index }) => Some(index),
+                Ok(_) => None,
+                Err(error) => {
+                    tracing::debug!(%error, leader, "a round was not confirmed");
+                    None
+                }
+            }
+        }
+        Leadership::Unknown => None,
     }
 }
 

@@ -314,7 +314,7 @@ fn lag(metrics: &Metrics, id: u64) -> Option<u64> {
 }
 
 /// Whether a server has, to all purposes, what the leader has, whose metrics these are.
-fn caught_up(metrics: &Metrics, id: u64) -> bool {
+pub(super) fn caught_up(metrics: &Metrics, id: u64) -> bool {
     lag(metrics, id).is_some_and(|entries| entries <= LAG_MAX)
 }
 

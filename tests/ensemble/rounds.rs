@@ -1,0 +1,82 @@
+//! What is not answered without a majority, so that it means something when it is.
+
+use std::time::{Duration, Instant};
+
+use quorate_protocol::Request;
+use quorate_tests::client::{Connection, Message, create, get_data, set_data, sync};
+use quorate_tests::ensemble::PATIENCE;
+use quorate_tests::server::Product;
+
+use crate::clients::is_silence;
+use crate::scene::{ensemble, product};
+
+/// Longer than everything here takes.
+const SESSION_MS: i32 = 40_000;
+/// Far longer than an answer takes that waits for nobody.
+const SILENCE: Duration = Duration::from_secs(2);
+
+/// Whether there is an answer while all other servers stand still. It must come when they go on.
+fn is_answered_by_one_server_alone(setting: Option<&str>, request: &Request) -> bool {
+    // The server must not give the client up meanwhile.
+    let mut ensemble = ensemble(3, None).with("syncLimit", "100");
+    if let Some(key) = setting {
+        ensemble = ensemble.with(key, "true");
+    }
+    ensemble.start().unwrap();
+    let id = ensemble.follower().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let mut client = loop {
+        match Connection::open(ensemble.address(id), SESSION_MS) {
+            Ok(client) => break client,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+    };
+    assert_eq!(client.call(&create("/x", b"old", 0)).unwrap().code(), 0);
+    assert_eq!(client.call(&set_data("/x", b"new", -1)).unwrap().code(), 0);
+    let others = ensemble.ids().into_iter().filter(|other| *other != id);
+    for other in others.clone() {
+        ensemble.freeze(other).unwrap();
+    }
+    client.set_silence(SILENCE).unwrap();
+    client.send(request).unwrap();
+    let first = client.receive();
+    for other in others {
+        ensemble.thaw(other).unwrap();
+    }
+    let is_answered = match &first {
+        Ok(Message::Reply(_)) => true,
+        Err(error) if is_silence(error) => false,
+        other => panic!("{other:?}"),
+    };
+    client.set_silence(PATIENCE).unwrap();
+    let reply = match first {
+        Ok(reply) => reply,
+        Err(_) => client.receive().unwrap(),
+    };
+    assert!(matches!(reply, Message::Reply(reply) if reply.code() == 0));
+    is_answered
+}
+
+#[test]
+fn a_read_is_answered_by_one_server_alone_unless_reads_are_linearizable() {
+    assert!(is_answered_by_one_server_alone(
+        None,
+        &get_data("/x", false)
+    ));
+    if product() == Product::Quorate {
+        let setting = Some("quorate.linearizableReads");
+        assert!(!is_answered_by_one_server_alone(
+            setting,
+            &get_data("/x", false)
+        ));
+    }
+}
+
+/// Apache ZooKeeper's followers answer pings by themselves.
+#[test]
+fn neither_a_ping_nor_a_sync_is_answered_without_a_majority() {
+    if product() == Product::Quorate {
+        assert!(!is_answered_by_one_server_alone(None, &Request::Ping));
+        assert!(!is_answered_by_one_server_alone(None, &sync("/x")));
+    }
+}
