@@ -80,3 +80,27 @@ fn neither_a_ping_nor_a_sync_is_answered_without_a_majority() {
         assert!(!is_answered_by_one_server_alone(None, &sync("/x")));
     }
 }
+
+/// A read on a follower is no business of the leader, but that the session lives is.
+#[test]
+fn a_session_that_only_reads_from_a_follower_does_not_expire() {
+    const SHORT_MS: i32 = 1_000;
+    let mut ensemble = ensemble(3, None);
+    ensemble.start().unwrap();
+    let id = ensemble.follower().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let mut client = loop {
+        match Connection::open(ensemble.address(id), SHORT_MS) {
+            Ok(client) => break client,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+    };
+    assert_eq!(client.session().timeout_ms, SHORT_MS);
+    let until = Instant::now() + 5 * Duration::from_millis(SHORT_MS.unsigned_abs().into());
+    while Instant::now() < until {
+        let reply = client.call(&get_data("/", false)).unwrap();
+        assert_eq!(reply.code(), 0);
+    }
+    // Through the log, which knows whether the session has ended.
+    assert_eq!(client.call(&create("/alive", b"", 1)).unwrap().code(), 0);
+}
