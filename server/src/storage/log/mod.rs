@@ -178,6 +178,8 @@ struct Inner {
     spare: Option<Segment>,
     /// Whether the writer waits for the next segment.
     starved: bool,
+    /// Whether the writer waits until it is woken: everything has been said and sealed.
+    resting: bool,
     /// Whether the next segment could not be made for lack of space.
     full: bool,
     /// Free bytes in the current segment.
@@ -399,7 +401,16 @@ impl Log {
     /// Notes what is committed. Written along with the next batch or the next seal: a hint that
     /// costs no sync.
     pub fn save_committed(&self, committed: Option<EntryId>) -> Result<(), StorageError> {
-        self.queue(|inner| inner.view.committed = committed)
+        let mut inner = self.shared.inner.lock();
+        inner.check_alive()?;
+        inner.view.committed = committed;
+        let nothing_is_due = inner.resting;
+        drop(inner);
+        // Comes right after each batch: a writer that will look again by itself is not woken.
+        if nothing_is_due {
+            self.shared.work.notify_all();
+        }
+        Ok(())
     }
 
     fn queue(&self, act: impl FnOnce(&mut Inner)) -> Result<(), StorageError> {

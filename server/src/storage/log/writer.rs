@@ -225,7 +225,9 @@ impl Writer {
                 };
             }
             if all_said {
+                inner.resting = true;
                 shared.work.wait(&mut inner);
+                inner.resting = false;
             } else if shared
                 .work
                 .wait_for(&mut inner, shared.options.seal_after)
