@@ -10,29 +10,14 @@ use quorate_protocol::SessionId;
 
 use crate::client_port::listener::ClientPort;
 use crate::client_port::outbox::Outbox;
+use crate::consensus::Role;
 
 pub(super) fn dump(port: &ClientPort) -> String {
-    let now_ms = port.clock.monotonic_ms();
-    let wall_ms = port.clock.wall_ms();
-    let mut expiries: BTreeMap<u64, Vec<SessionId>> = BTreeMap::new();
-    let mut sessions = 0;
-    for (deadline_ms, session) in port.sessions.deadlines() {
-        expiries.entry(deadline_ms).or_default().push(session);
-        sessions += 1;
-    }
-    let mut text = format!(
-        "SessionTracker dump:\nSession Sets ({})/({sessions}):\n",
-        expiries.len()
-    );
-    for (deadline_ms, sessions) in expiries {
-        let at = wall_ms
-            .saturating_add_unsigned(deadline_ms)
-            .saturating_sub_unsigned(now_ms);
-        let _ = writeln!(text, "{} expire at {at} ms since 1970:", sessions.len());
-        for session in sessions {
-            let _ = writeln!(text, "\t{session}");
-        }
-    }
+    let mut text = if port.consensus.role() == Role::Leader {
+        expiries(port)
+    } else {
+        timeouts(port)
+    };
     text.push_str("ephemeral nodes dump:\n");
     text.push_str(&port.replica.inspect(|state| {
         let owners: Vec<_> = state
@@ -63,6 +48,46 @@ pub(super) fn dump(port: &ClientPort) -> String {
         let _ = writeln!(text, "\tip: /{} sessionId: {session:#x}", outbox.peer());
     }
     text
+}
+
+/// The leader's view: when which sessions end unless they are heard of.
+fn expiries(port: &ClientPort) -> String {
+    let now_ms = port.clock.monotonic_ms();
+    let wall_ms = port.clock.wall_ms();
+    let mut expiries: BTreeMap<u64, Vec<SessionId>> = BTreeMap::new();
+    let mut sessions = 0;
+    for (deadline_ms, session) in port.sessions.deadlines() {
+        expiries.entry(deadline_ms).or_default().push(session);
+        sessions += 1;
+    }
+    let mut text = format!(
+        "SessionTracker dump:\nSession Sets ({})/({sessions}):\n",
+        expiries.len()
+    );
+    for (deadline_ms, sessions) in expiries {
+        let at = wall_ms
+            .saturating_add_unsigned(deadline_ms)
+            .saturating_sub_unsigned(now_ms);
+        let _ = writeln!(text, "{} expire at {at} ms since 1970:", sessions.len());
+        for session in sessions {
+            let _ = writeln!(text, "\t{session}");
+        }
+    }
+    text
+}
+
+/// A follower's view: it knows how long each session lasts, and the leader when it ends.
+fn timeouts(port: &ClientPort) -> String {
+    port.replica.inspect(|state| {
+        let mut text = format!(
+            "SessionTracker dump:\nGlobal Sessions({}):\n",
+            state.sessions().count()
+        );
+        for (id, session) in state.sessions() {
+            let _ = writeln!(text, "{id}\t{}ms", session.timeout_ms);
+        }
+        text
+    })
 }
 
 pub(super) fn wchs(port: &ClientPort) -> String {
