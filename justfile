@@ -16,6 +16,11 @@ fix:
 interop:
     QUORATE_INTEROP=required cargo test -p quorate-tests --test interop
 
+# The same against three servers each, then while one of Quorate's is killed every five seconds.
+interop-ensemble:
+    QUORATE_INTEROP=required QUORATE_INTEROP_SERVERS=3 cargo test -p quorate-tests --test interop
+    QUORATE_INTEROP=required QUORATE_INTEROP_SERVERS=3 QUORATE_INTEROP_KILLS=5 cargo test -p quorate-tests --test interop
+
 # The server under kills, failing disks and jumping clocks; whatever a test needs and misses is a failure
 integration:
     QUORATE_INTEGRATION=required cargo test -p quorate-tests --test integration

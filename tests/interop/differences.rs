@@ -48,7 +48,48 @@ macro_rules! stored {
     };
 }
 
-pub(crate) const LISTED: &[Difference] = &[
+const CONFIG_MTIME: &str =
+    "a server of ZooKeeper notes when it started itself; ours read the same on every server";
+
+/// Those between as many servers of each.
+pub(crate) fn listed(servers: u64) -> Vec<Difference> {
+    let of_ensembles = if servers == 1 { &[] } else { OF_ENSEMBLES };
+    [LISTED, of_ensembles].concat()
+}
+
+/// The initial configuration has no write behind it, which could say when it was made.
+const OF_ENSEMBLES: &[Difference] = &[
+    differs(
+        "every_operation_of_the_java_client_has_the_same_outcome",
+        "config stat: [c=0 m=0 p=0 v=-1,0,-1 owner=0 length=138 children=0 times=0/now]",
+        &["config stat: [c=0 m=0 p=0 v=-1,0,-1 owner=0 length=138 children=0 times=0/0]"],
+        CONFIG_MTIME,
+    ),
+    differs(
+        "every_operation_changes_the_stat_fields_it_should_and_no_other",
+        "a config: ok [c=0 m=0 p=0 times=0/now v=-1,0,-1 length=138 children=0]",
+        &["a config: ok [c=0 m=0 p=0 times=0/0 v=-1,0,-1 length=138 children=0]"],
+        CONFIG_MTIME,
+    ),
+    differs(
+        "the_built_in_znodes_cannot_be_deleted_or_created",
+        "a get /zookeeper/config: ok 138 bytes [c=0 m=0 p=0 times=0/now v=-1,0,-1 length=138 children=0]",
+        &[
+            "a get /zookeeper/config: ok 138 bytes [c=0 m=0 p=0 times=0/0 v=-1,0,-1 length=138 children=0]",
+        ],
+        CONFIG_MTIME,
+    ),
+    differs(
+        "the_built_in_znodes_cannot_be_deleted_or_created",
+        "a acl of /zookeeper/config: ok [\"1:world:anyone\"] [c=0 m=0 p=0 times=0/now v=-1,0,-1 length=138 children=0]",
+        &[
+            "a acl of /zookeeper/config: ok [\"1:world:anyone\"] [c=0 m=0 p=0 times=0/0 v=-1,0,-1 length=138 children=0]",
+        ],
+        CONFIG_MTIME,
+    ),
+];
+
+const LISTED: &[Difference] = &[
     differs(
         SUCCEEDING_MULTI,
         "a create2: ok | 1 /m/two",

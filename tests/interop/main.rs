@@ -1,7 +1,7 @@
 //! Unmodified clients, and raw bytes, against Apache ZooKeeper 3.8 and against Quorate.
 //!
 //! Every test runs one script against both servers and expects equal transcripts. Where Quorate is
-//! meant to differ the line stands in [`differences::LISTED`], with the reason. A script must not
+//! meant to differ the line stands in [`differences::listed`], with the reason. A script must not
 //! know whom it talks to; what only Quorate promises is asserted apart, in `quorate_only.rs`.
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
@@ -14,7 +14,7 @@ mod wire;
 
 use std::thread;
 
-use quorate_tests::server::{Product, Server, Settings};
+use quorate_tests::server::{Product, Server, Settings, servers};
 use quorate_tests::skip::{Need, available};
 use quorate_tests::transcript::{expect_equal, expected_of_quorate};
 
@@ -45,7 +45,8 @@ fn compare(
     let run = |product| {
         let mut server = Server::start(product, settings)
             .unwrap_or_else(|error| panic!("{test}: {product:?} does not start: {error}"));
-        script(&mut server)
+        let lines = script(&mut server);
+        server.without_peer_ports(lines)
     };
     let (reference, actual) = thread::scope(|scope| {
         let reference = scope.spawn(|| run(Product::ApacheZookeeper));
@@ -63,7 +64,9 @@ fn compare(
     }
     let expected = match subject {
         Product::ApacheZookeeper => reference,
-        Product::Quorate => expected_of_quorate(test, &reference, differences::LISTED).unwrap(),
+        Product::Quorate => {
+            expected_of_quorate(test, &reference, &differences::listed(servers())).unwrap()
+        }
     };
     expect_equal(test, &expected, &actual);
 }

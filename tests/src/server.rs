@@ -9,8 +9,9 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
-use std::thread;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -62,12 +63,79 @@ impl Settings {
 }
 
 /// A server that is up and serving.
+///
+/// With `QUORATE_INTEROP_SERVERS=3` it is one of an ensemble of so many; with
+/// `QUORATE_INTEROP_KILLS=5` the others are killed in turn, one every five seconds, and started
+/// again. Not Apache ZooKeeper's: its clients would see it.
 #[derive(Debug)]
 pub struct Server {
     product: Product,
     port: u16,
     process: Process,
+    /// First of all: it must not start any of them after they have ended.
+    killer: Option<Killer>,
+    others: Vec<Arc<Mutex<Other>>>,
+    /// All of the ensemble; none of a server alone.
+    peers: Vec<Peer>,
     folder: TempDir,
+}
+
+/// Another server of the ensemble, to which no client connects.
+#[derive(Debug)]
+struct Other {
+    process: Process,
+    folder: PathBuf,
+    port: u16,
+}
+
+/// Kills the other servers in turn until it is dropped.
+#[derive(Debug)]
+struct Killer {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Killer {
+    fn start(others: Vec<Arc<Mutex<Other>>>, pause: Duration) -> Self {
+        let (stop, stopped) = channel::<()>();
+        let thread = thread::spawn(move || {
+            for other in others.iter().cycle() {
+                if stopped.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
+                    return;
+                }
+                let mut other = other.lock().unwrap_or_else(PoisonError::into_inner);
+                other.process.kill();
+                match launch(Product::Quorate, &other.folder) {
+                    Ok(process) => other.process = process,
+                    Err(error) => eprintln!("a killed server does not start again: {error}"),
+                }
+            }
+        });
+        Self {
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Killer {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// How many servers of each product there are: one, or what `QUORATE_INTEROP_SERVERS` says.
+#[must_use]
+pub fn servers() -> u64 {
+    number("QUORATE_INTEROP_SERVERS").unwrap_or(1).max(1)
+}
+
+/// A number in the environment.
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
 }
 
 impl Server {
@@ -91,18 +159,49 @@ impl Server {
             .prefix("quorate-interop-")
             .tempdir()?;
         let port = free_port()?;
-        std::fs::write(
-            folder.path().join("zoo.cfg"),
-            zoo_cfg(folder.path(), port, settings),
-        )?;
-        let process = launch(product, folder.path())?;
+        let servers = servers();
+        let peers: Vec<Peer> = if servers == 1 {
+            Vec::new()
+        } else {
+            (1..=servers).map(Peer::new).collect::<io::Result<_>>()?
+        };
+        let members = member_lines(&peers);
+        // The others first, so that in an ensemble the server under test follows.
+        let mut others = Vec::new();
+        for id in 2..=servers {
+            let (its_folder, its_port) = (folder.path().join(format!("server{id}")), free_port()?);
+            std::fs::create_dir(&its_folder)?;
+            prepare(&its_folder, its_port, settings, &members, id)?;
+            others.push(Other {
+                process: launch(product, &its_folder)?,
+                folder: its_folder,
+                port: its_port,
+            });
+        }
+        for other in &mut others {
+            wait_until_serving(product, &mut other.process, other.port)?;
+        }
+        prepare(folder.path(), port, settings, &members, 1)?;
         let mut server = Self {
             product,
             port,
-            process,
+            process: launch(product, folder.path())?,
+            killer: None,
+            others: others
+                .into_iter()
+                .map(|other| Arc::new(Mutex::new(other)))
+                .collect(),
+            peers,
             folder,
         };
         server.wait_until_serving()?;
+        if let Some(seconds) = number("QUORATE_INTEROP_KILLS")
+            && product == Product::Quorate
+            && !server.others.is_empty()
+        {
+            let others = server.others.clone();
+            server.killer = Some(Killer::start(others, Duration::from_secs(seconds)));
+        }
         Ok(server)
     }
 
@@ -135,26 +234,38 @@ impl Server {
         four_letter_word(self.address(), word.as_bytes())
     }
 
+    /// The lines with words in the place of the ports that the servers talk to each other at.
+    #[must_use]
+    pub fn without_peer_ports(&self, lines: Vec<String>) -> Vec<String> {
+        let hide = |line: String| {
+            self.peers.iter().fold(line, |line, peer| {
+                line.replace(&peer.ports(), ":quorum:election")
+            })
+        };
+        lines.into_iter().map(hide).collect()
+    }
+
     fn wait_until_serving(&mut self) -> io::Result<()> {
-        let deadline = Instant::now() + START_LIMIT;
-        loop {
-            if self
-                .four_letter_word("srvr")
-                .is_ok_and(|text| text.contains("\nMode: "))
-            {
-                return Ok(());
-            }
-            let ended = self.process.exit_status();
-            if ended.is_some() || Instant::now() >= deadline {
-                return Err(io::Error::other(format!(
-                    "{:?} does not serve ({}); its output:\n{}",
-                    self.product,
-                    ended.map_or_else(|| "still running".to_owned(), |status| status.to_string()),
-                    self.process.log_tail()
-                )));
-            }
-            thread::sleep(POLL);
+        wait_until_serving(self.product, &mut self.process, self.port)
+    }
+}
+
+fn wait_until_serving(product: Product, process: &mut Process, port: u16) -> io::Result<()> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let deadline = Instant::now() + START_LIMIT;
+    loop {
+        if four_letter_word(address, b"srvr").is_ok_and(|text| text.contains("\nMode: ")) {
+            return Ok(());
         }
+        let ended = process.exit_status();
+        if ended.is_some() || Instant::now() >= deadline {
+            return Err(io::Error::other(format!(
+                "{product:?} does not serve ({}); its output:\n{}",
+                ended.map_or_else(|| "still running".to_owned(), |status| status.to_string()),
+                process.log_tail()
+            )));
+        }
+        thread::sleep(POLL);
     }
 }
 
@@ -193,6 +304,58 @@ pub fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
         .local_addr()?
         .port())
+}
+
+/// Where the other servers find one.
+#[derive(Clone, Copy, Debug)]
+struct Peer {
+    id: u64,
+    quorum: u16,
+    election: u16,
+}
+
+impl Peer {
+    fn new(id: u64) -> io::Result<Self> {
+        Ok(Self {
+            id,
+            quorum: free_port()?,
+            election: free_port()?,
+        })
+    }
+
+    fn ports(&self) -> String {
+        format!(":{}:{}", self.quorum, self.election)
+    }
+}
+
+/// What `zoo.cfg` says of an ensemble; nothing for a server alone.
+fn member_lines(peers: &[Peer]) -> String {
+    let mut lines = String::new();
+    if !peers.is_empty() {
+        lines.push_str("initLimit=100\nsyncLimit=50\n");
+    }
+    for peer in peers {
+        let _ = writeln!(lines, "server.{}=127.0.0.1{}", peer.id, peer.ports());
+    }
+    lines
+}
+
+/// Writes what server `id` reads at its start.
+fn prepare(
+    folder: &Path,
+    port: u16,
+    settings: &Settings,
+    members: &str,
+    id: u64,
+) -> io::Result<()> {
+    let text = zoo_cfg(folder, port, settings) + members;
+    std::fs::write(folder.join("zoo.cfg"), text)?;
+    if members.is_empty() {
+        return Ok(());
+    }
+    let data = folder.join("data");
+    std::fs::create_dir(&data)?;
+    std::fs::write(data.join("myid"), format!("{id}\n"))
 }
 
 fn zoo_cfg(folder: &Path, port: u16, settings: &Settings) -> String {

@@ -140,6 +140,7 @@ public class Watches extends Script {
         say("same session: " + (session == a.getSessionId()));
         // The first answer comes after the client has set its watches again.
         step("alive", () -> a.exists("/same", false));
+        flush(a);
         e.clear(); // session events, and the missed ones in no order: checked raw
         b.setData("/same", new byte[1], -1);
         b.setData("/changed", new byte[2], -1);

@@ -1,7 +1,7 @@
 //! `zkCli.sh`: the class it starts, fed with commands, as an operator's script would.
 
 use quorate_tests::process::Finished;
-use quorate_tests::server::{Settings, java};
+use quorate_tests::server::{Settings, java, servers};
 use quorate_tests::skip::Need;
 use quorate_tests::transcript::normalise;
 
@@ -154,8 +154,9 @@ fn marked(line: &str) -> String {
     match line.split_once(" = ") {
         Some((key @ ("cZxid" | "mZxid" | "pZxid"), zxid)) => format!("{key} = {{zxid:{zxid}}}"),
         Some((key @ "ephemeralOwner", session)) => format!("{key} = {{session:{session}}}"),
-        // Printed to the second and in the local time zone: only "never" can be told.
-        Some((key @ ("ctime" | "mtime"), time)) if !time.ends_with(" 1970") => {
+        // Printed to the second and in the local time zone: only "never" can be told. In an
+        // ensemble not even that, of the initial configuration (see `differences`).
+        Some((key @ ("ctime" | "mtime"), time)) if !time.ends_with(" 1970") || servers() > 1 => {
             format!("{key} = set")
         }
         _ => line.to_owned(),
