@@ -13,6 +13,9 @@ use crate::multi::{self, MultiOp, ReadOp};
 use crate::op::OpCode;
 use crate::types::{AclEntry, Zxid};
 
+/// The body of [`Request::PingWithQuestion`]. ZooKeeper's servers read no body of a ping.
+const PING_QUESTION: [u8; 4] = *b"lead";
+
 /// create, create2 and createContainer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Create {
@@ -251,6 +254,9 @@ pub enum Request {
     Sync(PathOnly),
     /// Keeps the session alive.
     Ping,
+    /// A ping that asks whether its answer proves that the leader knows of it: a body that servers
+    /// which do not know the question do not look at.
+    PingWithQuestion,
     /// Changes the members of the ensemble.
     Reconfig(Reconfig),
     /// Whether the connection has a watch.
@@ -300,6 +306,7 @@ impl Request {
             OpCode::GetAllChildrenNumber => Self::GetAllChildrenNumber(jute::decode(body)?),
             OpCode::GetEphemerals => Self::GetEphemerals(jute::decode(body)?),
             OpCode::Sync => Self::Sync(jute::decode(body)?),
+            OpCode::Ping if body == PING_QUESTION => Self::PingWithQuestion,
             OpCode::Ping => Self::Ping,
             OpCode::Reconfig => Self::Reconfig(jute::decode(body)?),
             OpCode::CheckWatches => Self::CheckWatches(jute::decode(body)?),
@@ -341,6 +348,10 @@ impl Request {
             Self::AddWatch(r) => jute::encode(r, out),
             Self::Auth(r) => jute::encode(r, out),
             Self::Sasl(r) => jute::encode(r, out),
+            Self::PingWithQuestion => {
+                out.extend_from_slice(&PING_QUESTION);
+                Ok(())
+            }
             Self::Ping | Self::WhoAmI | Self::CloseSession => Ok(()),
         }
     }
@@ -366,7 +377,7 @@ impl Request {
             Self::GetAllChildrenNumber(_) => OpCode::GetAllChildrenNumber,
             Self::GetEphemerals(_) => OpCode::GetEphemerals,
             Self::Sync(_) => OpCode::Sync,
-            Self::Ping => OpCode::Ping,
+            Self::Ping | Self::PingWithQuestion => OpCode::Ping,
             Self::Reconfig(_) => OpCode::Reconfig,
             Self::CheckWatches(_) => OpCode::CheckWatches,
             Self::RemoveWatches(_) => OpCode::RemoveWatches,

@@ -16,6 +16,8 @@ use crate::types::{AclEntry, Stat};
 pub enum Response<'a> {
     /// delete, ping, auth, closeSession, setWatches, checkWatches, removeWatches, check.
     Empty,
+    /// ping, where the request asked: the leader knows that the session is alive.
+    Proof,
     /// create and sync.
     Path(Cow<'a, str>),
     /// create2, createContainer, createTTL. The stat comes last: some clients read the path only.
@@ -71,6 +73,7 @@ impl Response<'_> {
     pub fn encode(&self, out: &mut BytesMut) -> Result<(), jute::Error> {
         match self {
             Self::Empty => Ok(()),
+            Self::Proof => jute::encode(&1i32, out),
             Self::Path(path) => jute::encode(path, out),
             Self::PathStat { path, stat } => jute::encode(&(path, stat), out),
             Self::Stat(stat) => jute::encode(stat, out),
@@ -95,6 +98,10 @@ impl Response<'static> {
     /// Any [`jute::Error`].
     pub fn decode(op: OpCode, body: &[u8]) -> Result<Self, jute::Error> {
         Ok(match op {
+            OpCode::Ping if !body.is_empty() => {
+                let _: i32 = jute::decode(body)?;
+                Self::Proof
+            }
             OpCode::Delete
             | OpCode::Ping
             | OpCode::Auth

@@ -471,7 +471,8 @@ impl Connection {
     fn on_read_only(&mut self, xid: Xid, op: OpCode, route: Route) {
         let ask = match route {
             Route::Local(ask) => ask,
-            Route::Touch(response) => Ask::Known(response),
+            // There is no leader who could know.
+            Route::Touch(_) => Ask::Known(Response::Empty),
             Route::Auth(auth) => self.authenticate(&auth),
             Route::WhoAmI => Ask::Known(Response::Identities(who_am_i(&self.identities))),
             Route::CloseSession => {

@@ -50,6 +50,7 @@ pub fn route(request: Request) -> Route {
         Request::MultiRead(ops) => read(Query::MultiRead(ops), false),
         Request::Sync(r) => Route::Barrier(Response::Path(r.path.into())),
         Request::Ping => Route::Touch(Response::Empty),
+        Request::PingWithQuestion => Route::Touch(Response::Proof),
         Request::WhoAmI => Route::WhoAmI,
         Request::Auth(r) => Route::Auth(r),
         Request::AddWatch(r) => match r.mode {

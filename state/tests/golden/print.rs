@@ -45,7 +45,7 @@ fn response(response: &Response<'_>) -> Vec<String> {
         Response::Children { children, stat } => vec![names(children), self::stat(stat)],
         Response::Count(count) => vec![count.to_string()],
         Response::Multi(results) => results.iter().map(multi_result).collect(),
-        Response::WatchAdded | Response::Identities(_) | Response::Sasl(_) => {
+        Response::Proof | Response::WatchAdded | Response::Identities(_) | Response::Sasl(_) => {
             panic!("the state never answers {response:?}")
         }
     }

@@ -69,7 +69,8 @@ fn a_session_expires_between_its_timeout_and_two_ticks_later() {
                 "soon after: {}",
                 lived < Duration::from_millis(2_500)
             ));
-            watcher.settle();
+            // In an ensemble of ZooKeeper the connection may end before the session.
+            watcher.event();
             watcher.call("gone", &get_children("/x", false));
             watcher.call("pzxid and cversion", &exists("/x", false).clone());
             let resume = Hello {

@@ -176,6 +176,14 @@ impl Connection {
         self.quietly(&ping());
     }
 
+    /// Waits for an event and notes it.
+    pub(crate) fn event(&mut self) {
+        match self.read_frame() {
+            Ok(body) => self.note_event(&body),
+            Err(why) => self.note("event", why),
+        }
+    }
+
     /// Notes whatever still comes, up to the server's closing the connection.
     pub(crate) fn until_closed(&mut self, label: &str) {
         loop {

@@ -1,0 +1,770 @@
+//! A session, as the client sees it: requests under way, watches, what to say and when.
+//!
+//! No I/O and no clock: bytes and moments come in, bytes and deadlines come out. The task in
+//! `task.rs` moves them. One request is answered for each that is sent, in the order of sending;
+//! anything else ends the connection.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use quorate_protocol::error_code::ErrorCode;
+use quorate_protocol::frame::{FrameCodec, FrameError, write_frame};
+use quorate_protocol::handshake::{ConnectRequest, ConnectResponse};
+use quorate_protocol::request::{Auth, WatchesOfType};
+use quorate_protocol::{
+    EventType, OpCode, Password, ReplyHeader, Request, RequestHeader, SessionId, WatcherEvent, Xid,
+    Zxid, jute,
+};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::lease::{Lease, LeaseInstant};
+use super::line::{Answer, Call, Line, Over, Work};
+use crate::error::{Error, Reason, Target};
+use crate::watch::registry::{Kind, Registry, WatcherId};
+use crate::watch::{End, Event};
+
+/// Bytes put into one write. More is sent when these are gone.
+const WRITE_BYTES: usize = 64 << 10;
+/// Requests under way on one connection. A server has bounds of its own, and stops reading there.
+const IN_FLIGHT_MAX: usize = 4096;
+/// The length of a reply header on the wire.
+const HEADER_BYTES: usize = 16;
+
+/// What a session is started with.
+#[derive(Clone, Debug)]
+pub(crate) struct Terms {
+    pub(crate) timeout: Duration,
+    pub(crate) allow_read_only: bool,
+    /// What servers take in one frame.
+    pub(crate) frame_bytes_max: usize,
+    /// Whether the lease has to be kept against servers whose pings prove nothing.
+    pub(crate) keep_lease: bool,
+}
+
+/// A session that a server has granted.
+#[derive(Clone, Debug)]
+pub(crate) struct Granted {
+    pub(crate) id: SessionId,
+    pub(crate) password: Password,
+    pub(crate) timeout: Duration,
+}
+
+/// Why a connection has to end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Broken {
+    #[error("nothing was heard from the server for {} ms", .0.as_millis())]
+    Silent(Duration),
+    #[error("the server breaks the protocol: {0}")]
+    Protocol(String),
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// Not the connection only.
+    #[error("the session is over")]
+    Over(Over),
+}
+
+/// What became of an attempt to attach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Attached {
+    New,
+    Resumed,
+    ReadOnly,
+    /// The server knows no such session.
+    Expired,
+}
+
+/// While there is a connection.
+#[derive(Debug)]
+struct Up {
+    last_sent: Instant,
+    last_heard: Instant,
+    /// When the pings were sent that are not answered yet.
+    pings: VecDeque<LeaseInstant>,
+    auths: VecDeque<Option<oneshot::Sender<Result<(), Error>>>>,
+    set_watches: usize,
+    last_ping: Instant,
+    /// Whether this server's answers to pings prove that the leader knows of them.
+    proves_pings: bool,
+    next_xid: i32,
+}
+
+/// A request that was sent.
+#[derive(Debug)]
+struct Flight {
+    xid: Xid,
+    call: Call,
+    sent: LeaseInstant,
+    /// Whether its answer proves that the leader could be reached.
+    proves: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Core {
+    terms: Terms,
+    line: Arc<Line>,
+    codec: FrameCodec,
+    inbox: VecDeque<Work>,
+    waiting: VecDeque<Call>,
+    in_flight: VecDeque<Flight>,
+    session: Option<Granted>,
+    last_zxid: Zxid,
+    pub(crate) registry: Registry,
+    identities: Vec<(String, Bytes)>,
+    up: Option<Up>,
+    pub(crate) lease: Lease,
+    /// Somebody has asked to end the session, or the task.
+    pub(crate) closing: Option<Closing>,
+}
+
+/// How the task is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Closing {
+    /// With the session.
+    Session,
+    /// Without: somebody else will go on with it.
+    Task,
+}
+
+impl Core {
+    pub(crate) fn new(terms: Terms, line: Arc<Line>, resume: Option<Granted>, last_zxid: Zxid) -> Self {
+        Self {
+            codec: FrameCodec::new(terms.frame_bytes_max.saturating_mul(8).max(1 << 20)),
+            terms,
+            line,
+            inbox: VecDeque::new(),
+            waiting: VecDeque::new(),
+            in_flight: VecDeque::new(),
+            session: resume,
+            last_zxid,
+            registry: Registry::default(),
+            identities: Vec::new(),
+            up: None,
+            lease: Lease::default(),
+            closing: None,
+        }
+    }
+
+    pub(crate) fn session(&self) -> Option<&Granted> {
+        self.session.as_ref()
+    }
+
+    pub(crate) fn last_zxid(&self) -> Zxid {
+        self.last_zxid
+    }
+
+    /// The granted timeout, or the one asked for.
+    pub(crate) fn timeout(&self) -> Duration {
+        let granted = self.session.as_ref().map(|session| session.timeout);
+        granted.unwrap_or(self.terms.timeout)
+    }
+
+    /// What to say first on a connection.
+    pub(crate) fn connect_request(&self) -> ConnectRequest {
+        let session = self.session.as_ref();
+        ConnectRequest {
+            protocol_version: 0,
+            last_zxid_seen: self.last_zxid,
+            timeout_ms: i32::try_from(self.terms.timeout.as_millis()).unwrap_or(i32::MAX),
+            session_id: session.map(|session| session.id),
+            password: session.map(|s| Bytes::copy_from_slice(s.password.as_bytes())),
+            read_only: Some(self.terms.allow_read_only),
+        }
+    }
+
+    /// The server's answer: connected, unless the session is gone.
+    pub(crate) fn attached(
+        &mut self,
+        now: Instant,
+        asked: LeaseInstant,
+        response: &ConnectResponse,
+    ) -> Attached {
+        let timeout = u64::try_from(response.timeout_ms).unwrap_or(0);
+        let Some(id) = response.session_id.filter(|_| timeout > 0) else {
+            return Attached::Expired;
+        };
+        let timeout = Duration::from_millis(timeout);
+        let read_only = response.read_only == Some(true);
+        let resumed = self.session.as_ref().is_some_and(|session| session.id == id);
+        // What a read-only server grants is nothing that another server would know.
+        if !read_only {
+            self.session = Some(Granted {
+                id,
+                password: response.password,
+                timeout,
+            });
+            self.lease.attached(timeout, asked);
+        }
+        self.up = Some(Up {
+            last_sent: now,
+            last_heard: now,
+            pings: VecDeque::new(),
+            auths: VecDeque::new(),
+            set_watches: 0,
+            last_ping: now,
+            proves_pings: false,
+            next_xid: 1,
+        });
+        match (read_only, resumed) {
+            (true, _) => Attached::ReadOnly,
+            (false, true) => Attached::Resumed,
+            (false, false) => Attached::New,
+        }
+    }
+
+    /// What comes before all else on a new connection: who we are, and what we watch.
+    pub(crate) fn greet(&mut self, out: &mut BytesMut) -> Result<(), Error> {
+        let target = Target::write("connect", "");
+        let Some(up) = &mut self.up else {
+            return Ok(());
+        };
+        for (scheme, proof) in &self.identities {
+            up.auths.push_back(None);
+            write_auth(out, scheme, proof).map_err(|error| bad_request(&target, &error))?;
+        }
+        // Before anything that the server tells us on this connection.
+        self.registry.note_gap(self.last_zxid);
+        for request in self.registry.requests(self.last_zxid) {
+            // The older request is known to older servers as well.
+            let is_new = !(request.persistent.is_empty() && request.persistent_recursive.is_empty());
+            let request = if is_new {
+                Request::SetWatches2(request)
+            } else {
+                Request::SetWatches(quorate_protocol::request::SetWatches {
+                    relative_zxid: request.relative_zxid,
+                    data: request.data,
+                    exist: request.exist,
+                    child: request.child,
+                })
+            };
+            up.set_watches += 1;
+            write_request(out, Xid::SET_WATCHES, &request)
+                .map_err(|error| bad_request(&target, &error))?;
+        }
+        // Whether answers to pings prove anything is known from the first on.
+        up.pings.push_back(LeaseInstant::now());
+        write_ping(out).map_err(|error| bad_request(&target, &error))
+    }
+
+    /// Takes in what the line has.
+    pub(crate) fn accept(&mut self, out: &mut BytesMut) {
+        let mut inbox = std::mem::take(&mut self.inbox);
+        self.line.take(&mut inbox);
+        for work in inbox.drain(..) {
+            match work {
+                Work::Call(call) => self.waiting.push_back(call),
+                Work::Unwatch(watcher) => self.unwatch(&watcher),
+                Work::Authenticate {
+                    scheme,
+                    proof,
+                    reply,
+                } => {
+                    match &mut self.up {
+                        Some(up) => {
+                            up.auths.push_back(Some(reply));
+                            // It was encoded once before it came here.
+                            write_auth(out, &scheme, &proof).ok();
+                        }
+                        // Said first of all on the next connection.
+                        None => drop(reply.send(Ok(()))),
+                    }
+                    self.identities.push((scheme, proof));
+                }
+                Work::Close => self.closing = Some(Closing::Session),
+                Work::Detach => {
+                    self.closing.get_or_insert(Closing::Task);
+                }
+            }
+        }
+        self.inbox = inbox;
+    }
+
+    /// Puts requests into `out`, as many as make one write.
+    pub(crate) fn write(&mut self, now: Instant, out: &mut BytesMut) {
+        let Some(up) = &mut self.up else { return };
+        if self.waiting.is_empty() || out.len() >= WRITE_BYTES {
+            return;
+        }
+        let sent = LeaseInstant::now();
+        let mut released = (0, 0);
+        while out.len() < WRITE_BYTES && self.in_flight.len() < IN_FLIGHT_MAX {
+            let Some(call) = self.waiting.pop_front() else {
+                break;
+            };
+            if call.is_abandoned() {
+                released.0 += 1;
+                released.1 += call.cost();
+                continue;
+            }
+            let xid = Xid(up.next_xid);
+            // Negative numbers mean other things.
+            up.next_xid = up.next_xid.checked_add(1).unwrap_or(1);
+            put_request(out, xid, call.op, &call.body);
+            let proves = call.op == OpCode::Sync;
+            self.in_flight.push_back(Flight {
+                xid,
+                call,
+                sent,
+                proves,
+            });
+        }
+        up.last_sent = now;
+        self.lease.sent(sent);
+        self.line.release(released.0, released.1);
+    }
+
+    /// Whether there is nothing to wait for any more.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.in_flight.is_empty()
+    }
+
+    /// Reads what has come.
+    pub(crate) fn read(&mut self, now: Instant, input: &mut BytesMut) -> Result<(), Broken> {
+        let Some(up) = &mut self.up else { return Ok(()) };
+        up.last_heard = now;
+        let mut released = (0, 0);
+        let read = loop {
+            match self.codec.next_frame(input) {
+                Ok(None) => break Ok(()),
+                Ok(Some(frame)) => match self.frame(frame.freeze(), &mut released) {
+                    Ok(()) => {}
+                    Err(error) => break Err(error),
+                },
+                Err(error) => break Err(error.into()),
+            }
+        };
+        self.line.release(released.0, released.1);
+        read
+    }
+
+    fn frame(&mut self, mut frame: Bytes, released: &mut (usize, usize)) -> Result<(), Broken> {
+        let header: ReplyHeader = frame
+            .get(..HEADER_BYTES)
+            .and_then(|header| jute::decode(header).ok())
+            .ok_or_else(|| Broken::Protocol("a reply without a header".to_owned()))?;
+        let body = frame.split_off(HEADER_BYTES);
+        match header.xid {
+            Xid::NOTIFICATION => return self.notified(header, &body),
+            Xid::PING => return self.ponged(&body),
+            Xid::AUTH => return self.authenticated(header),
+            Xid::SET_WATCHES => return self.watches_set(header),
+            _ => {}
+        }
+        let Some(flight) = self.in_flight.pop_front() else {
+            return Err(Broken::Protocol("an answer that nobody asked for".to_owned()));
+        };
+        released.0 += 1;
+        released.1 += flight.call.cost();
+        if header.zxid > self.last_zxid {
+            self.last_zxid = header.zxid;
+        }
+        if flight.xid != header.xid {
+            let what = format!("answer {} where {} was due", header.xid.0, flight.xid.0);
+            self.in_flight.push_front(flight);
+            released.0 -= 1;
+            released.1 -= self.in_flight[0].call.cost();
+            return Err(Broken::Protocol(what));
+        }
+        if header.err == ErrorCode::SessionExpired.code() {
+            flight.call.answer_over(Over::Expired);
+            return Err(Broken::Over(Over::Expired));
+        }
+        if flight.proves && header.err == 0 {
+            self.lease.prove_reached(flight.sent);
+        }
+        let mut call = flight.call;
+        let interest = call.interest.take();
+        if header.err == 0 {
+            if let Some(interest) = interest {
+                self.registry.add(interest);
+            }
+            let answer = Answer {
+                zxid: header.zxid,
+                body,
+            };
+            call.answer(Ok(answer));
+            return Ok(());
+        }
+        let reason = Reason::from_code(header.err);
+        if let Some(mut interest) = interest
+            && call.op == OpCode::Exists
+            && reason == Reason::NoNode
+        {
+            interest.watcher.kind = Kind::Exist;
+            self.registry.add(interest);
+        }
+        let target = call.target.clone();
+        call.answer(Err(Error::Refused { target, reason }));
+        Ok(())
+    }
+
+    fn notified(&mut self, header: ReplyHeader, body: &[u8]) -> Result<(), Broken> {
+        let event: WatcherEvent<'_> = jute::decode(body)
+            .map_err(|error| Broken::Protocol(format!("an event that is none ({error})")))?;
+        // A later release may send other types.
+        let Some(kind) = EventType::from_code(event.event_type) else {
+            tracing::debug!(code = event.event_type, "an event of an unknown type");
+            return Ok(());
+        };
+        let event = Event {
+            kind,
+            path: event.path.into_owned(),
+            zxid: Some(header.zxid).filter(|zxid| *zxid > Zxid::ZERO),
+        };
+        self.registry.fire(&event, self.last_zxid);
+        Ok(())
+    }
+
+    fn ponged(&mut self, body: &[u8]) -> Result<(), Broken> {
+        let Some(up) = &mut self.up else { return Ok(()) };
+        let Some(sent) = up.pings.pop_front() else {
+            return Err(Broken::Protocol("an answer to no ping".to_owned()));
+        };
+        up.proves_pings |= !body.is_empty();
+        if up.proves_pings {
+            self.lease.prove(sent);
+        }
+        Ok(())
+    }
+
+    fn authenticated(&mut self, header: ReplyHeader) -> Result<(), Broken> {
+        let Some(up) = &mut self.up else { return Ok(()) };
+        let reply = up.auths.pop_front().flatten();
+        if header.err == 0 {
+            if let Some(reply) = reply {
+                reply.send(Ok(())).ok();
+            }
+            return Ok(());
+        }
+        if let Some(reply) = reply {
+            let target = Target::write("authenticate", "");
+            reply.send(Err(Error::AuthFailed { target, sent: true })).ok();
+        }
+        Err(Broken::Over(Over::AuthFailed))
+    }
+
+    fn watches_set(&mut self, header: ReplyHeader) -> Result<(), Broken> {
+        let Some(up) = &mut self.up else { return Ok(()) };
+        if up.set_watches == 0 {
+            return Err(Broken::Protocol("an answer to no setWatches".to_owned()));
+        }
+        up.set_watches -= 1;
+        if header.err != 0 {
+            let reason = Reason::from_code(header.err);
+            return Err(Broken::Protocol(format!("watches were not set again ({reason})")));
+        }
+        Ok(())
+    }
+
+    /// Nobody watches any more. The server is told if that is all there was on the path, or if it
+    /// can tell the kinds apart.
+    fn unwatch(&mut self, watcher: &WatcherId) {
+        if !self.registry.remove(watcher) || self.up.is_none() {
+            return;
+        }
+        // A watch of the same path may be under way, and would be removed as well.
+        let path = &*watcher.path;
+        let is_wanted = |call: &Call| call.interest.as_ref().is_some_and(|i| *i.watcher.path == *path);
+        if self.waiting.iter().any(is_wanted)
+            || self.in_flight.iter().any(|flight| is_wanted(&flight.call))
+        {
+            return;
+        }
+        const ANY: i32 = 3;
+        let watcher_type = match watcher.kind {
+            _ if !self.registry.watches(path) => ANY,
+            Kind::Children => 1,
+            Kind::Data | Kind::Exist => 2,
+            // Servers before 3.9 do not know these two, and leave the watch where it is.
+            Kind::Persistent => 4,
+            Kind::Recursive => 5,
+        };
+        let request = WatchesOfType {
+            path: path.to_owned(),
+            watcher_type,
+        };
+        let mut body = BytesMut::new();
+        if Request::RemoveWatches(request).encode(&mut body).is_err() {
+            return;
+        }
+        let target = Target::read("stop watching", path);
+        let call = Call::in_background(target, OpCode::RemoveWatches, body.freeze());
+        self.line.count(&call);
+        self.waiting.push_back(call);
+    }
+
+    /// Says when [`Core::tick`] has to be called at the latest.
+    pub(crate) fn next_tick(&self, now: Instant) -> Instant {
+        match &self.up {
+            Some(up) => {
+                let ping = up.last_ping + self.ping_interval();
+                let silent = up.last_heard + self.silence_max();
+                ping.min(silent)
+            }
+            None => {
+                let late = self.waiting.iter().filter_map(|call| call.send_by).min();
+                let parked = self.line.next_late();
+                late.into_iter()
+                    .chain(parked)
+                    .min()
+                    .unwrap_or(now + Duration::from_secs(3600))
+            }
+        }
+    }
+
+    /// A third of the timeout, as ZooKeeper's clients: one may get lost. A sixth, where a lease hangs
+    /// on it.
+    fn ping_interval(&self) -> Duration {
+        self.timeout() / if self.terms.keep_lease { 6 } else { 3 }
+    }
+
+    /// Two thirds of the timeout, as ZooKeeper's clients: what is left is for another server.
+    fn silence_max(&self) -> Duration {
+        self.timeout() * 2 / 3
+    }
+
+    /// Does what time asks for.
+    pub(crate) fn tick(&mut self, now: Instant, out: &mut BytesMut) -> Result<(), Broken> {
+        let (interval, silence_max) = (self.ping_interval(), self.silence_max());
+        let Some(up) = &mut self.up else {
+            self.fail_late(now);
+            return Ok(());
+        };
+        if now >= up.last_heard + silence_max {
+            return Err(Broken::Silent(silence_max));
+        }
+        if now >= up.last_ping + interval {
+            up.last_ping = now;
+            up.last_sent = now;
+            let sent = LeaseInstant::now();
+            up.pings.push_back(sent);
+            // It has no field that could be too long.
+            write_ping(out).ok();
+            self.lease.sent(sent);
+            if self.terms.keep_lease && !self.up.as_ref().is_some_and(|up| up.proves_pings) {
+                self.heartbeat();
+            }
+        }
+        Ok(())
+    }
+
+    /// A `sync`, to prove what a ping does not.
+    fn heartbeat(&mut self) {
+        let request = Request::Sync(quorate_protocol::request::PathOnly {
+            path: "/".to_owned(),
+        });
+        let mut body = BytesMut::new();
+        if request.encode(&mut body).is_err() {
+            return;
+        }
+        let target = Target::read("heartbeat", "/");
+        let call = Call::in_background(target, OpCode::Sync, body.freeze());
+        self.line.count(&call);
+        // Before what waits: it must not be late because there is much to do.
+        self.waiting.push_front(call);
+    }
+
+    /// Fails what was to be sent by now.
+    pub(crate) fn fail_late(&mut self, now: Instant) {
+        let mut released = (0, 0);
+        if self.waiting.iter().any(|call| call.is_late(now)) {
+            let (late, rest): (VecDeque<Call>, VecDeque<Call>) =
+                self.waiting.drain(..).partition(|call| call.is_late(now));
+            self.waiting = rest;
+            for call in late {
+                released.0 += 1;
+                released.1 += call.cost();
+                call.answer_late(now);
+            }
+        }
+        let mut late = Vec::new();
+        self.line.take_late(now, &mut late);
+        for call in late {
+            call.answer_late(now);
+        }
+        self.line.release(released.0, released.1);
+    }
+
+    /// The connection is gone. What may be asked again will be; of the rest the outcome is unknown.
+    pub(crate) fn lost(&mut self, now: Instant) {
+        if self.up.take().is_none() {
+            return;
+        }
+        let mut again = VecDeque::new();
+        let mut released = (0, 0);
+        for flight in self.in_flight.drain(..) {
+            let mut call = flight.call;
+            if let Some(patience) = call.patience
+                && call.may_repeat
+                && !call.is_abandoned()
+            {
+                call.was_sent = true;
+                call.send_by = Some(now + patience);
+                again.push_back(call);
+                continue;
+            }
+            released.0 += 1;
+            released.1 += call.cost();
+            let target = call.target.clone();
+            call.answer(Err(Error::Disconnected { target, sent: true }));
+        }
+        for mut call in self.waiting.drain(..) {
+            call.send_by = call.patience.map(|patience| now + patience);
+            again.push_back(call);
+        }
+        self.waiting = again;
+        self.line.release(released.0, released.1);
+        self.fail_late(now);
+    }
+
+    /// The session is over: everything under way fails. With `goes_on` there will be another one.
+    pub(crate) fn over(&mut self, over: Over, goes_on: bool) {
+        self.up = None;
+        let mut released = (0, 0);
+        for flight in self.in_flight.drain(..) {
+            released.0 += 1;
+            released.1 += flight.call.cost();
+            flight.call.answer_over(over);
+        }
+        let mut rest: Vec<Call> = self.waiting.drain(..).collect();
+        for call in &rest {
+            released.0 += 1;
+            released.1 += call.cost();
+        }
+        self.line.release(released.0, released.1);
+        let work = if goes_on {
+            self.line.clear()
+        } else {
+            self.line.end(over)
+        };
+        for work in work {
+            match work {
+                Work::Call(call) => rest.push(call),
+                Work::Unwatch(watcher) => {
+                    self.registry.remove(&watcher);
+                }
+                Work::Authenticate {
+                    scheme,
+                    proof,
+                    reply,
+                } => {
+                    self.identities.push((scheme, proof));
+                    let target = Target::write("authenticate", "");
+                    let answer = if goes_on {
+                        Ok(())
+                    } else {
+                        Err(over.error(target, false))
+                    };
+                    reply.send(answer).ok();
+                }
+                Work::Close => self.closing = Some(Closing::Session),
+                Work::Detach => {
+                    self.closing.get_or_insert(Closing::Task);
+                }
+            }
+        }
+        for call in rest {
+            let (target, sent) = (call.target.clone(), call.was_sent);
+            call.answer(Err(over.error(target, sent)));
+        }
+        let end = match over {
+            Over::Expired => End::Expired,
+            Over::AuthFailed => End::AuthFailed,
+            Over::Closed => End::Closed,
+        };
+        self.registry.end(end, goes_on);
+        self.lease.end();
+        self.session = None;
+    }
+
+    /// Ends the session, after all that was asked before.
+    pub(crate) fn write_close(&mut self, out: &mut BytesMut) {
+        if let Some(up) = &mut self.up {
+            put_request(out, Xid(up.next_xid), OpCode::CloseSession, &[]);
+        }
+    }
+}
+
+impl Call {
+    /// One that nobody waits for, and that means nothing on another connection.
+    fn in_background(target: Target, op: OpCode, body: Bytes) -> Self {
+        Self {
+            target,
+            op,
+            body,
+            patience: None,
+            send_by: None,
+            was_sent: false,
+            made: Instant::now(),
+            may_repeat: false,
+            interest: None,
+            reply: None,
+        }
+    }
+
+    fn answer_over(self, over: Over) {
+        let target = self.target.clone();
+        self.answer(Err(over.error(target, true)));
+    }
+
+    fn answer_late(self, now: Instant) {
+        let target = self.target.clone();
+        let error = match self.send_by {
+            Some(_) if !self.was_sent => Error::TimedOut {
+                target,
+                waited: now.saturating_duration_since(self.made),
+            },
+            _ => Error::Disconnected {
+                target,
+                sent: self.was_sent,
+            },
+        };
+        self.answer(Err(error));
+    }
+}
+
+fn bad_request(target: &Target, error: &jute::Error) -> Error {
+    Error::BadAnswer {
+        target: target.clone(),
+        what: error.to_string(),
+    }
+}
+
+fn put_request(out: &mut BytesMut, xid: Xid, op: OpCode, body: &[u8]) {
+    // Its length was checked when it was made.
+    let length = i32::try_from(8 + body.len()).unwrap_or(i32::MAX);
+    out.reserve(12 + body.len());
+    out.put_i32(length);
+    out.put_i32(xid.0);
+    out.put_i32(op.code());
+    out.put_slice(body);
+}
+
+fn write_request(out: &mut BytesMut, xid: Xid, request: &Request) -> Result<(), jute::Error> {
+    write_frame(out, |out| {
+        let op = request.op().code();
+        jute::encode(&RequestHeader { xid, op }, out)?;
+        request.encode(out)
+    })
+}
+
+fn write_auth(out: &mut BytesMut, scheme: &str, proof: &Bytes) -> Result<(), jute::Error> {
+    let auth = Auth {
+        auth_type: 0,
+        scheme: Some(scheme.to_owned()),
+        auth: Some(proof.clone()),
+    };
+    write_request(out, Xid::AUTH, &Request::Auth(auth))
+}
+
+fn write_ping(out: &mut BytesMut) -> Result<(), jute::Error> {
+    write_frame(out, |out| {
+        let request = Request::PingWithQuestion;
+        let op = request.op().code();
+        jute::encode(&RequestHeader { xid: Xid::PING, op }, out)?;
+        request.encode(out)
+    })
+}

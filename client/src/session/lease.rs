@@ -1,0 +1,174 @@
+//! Until when the session is certain to be alive.
+//!
+//! A session ends when the leader has heard nothing of it for its timeout. So it is alive for one
+//! timeout after a moment of which we know that the leader heard of us then or later. Such a moment
+//! is the sending of a request whose answer proves that:
+//!
+//! - Quorate acknowledges a ping only when the leader has counted it, so the ping's own sending.
+//! - A server of Apache ZooKeeper answers pings by itself, and tells its leader at the leader's next
+//!   ping, every half tick. The answer to a `sync` shows that the leader could be reached after it
+//!   was sent, so what was sent half a tick or more before that has been told. A timeout is two ticks
+//!   or more, so a quarter of it is enough: what counts is the last request sent that much earlier.
+//!
+//! Moments are on a clock that goes on while the machine sleeps (`CLOCK_BOOTTIME`): a laptop's lid
+//! must not make a lease longer.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Requests remembered until a proof covers them. More are not needed: heartbeats are a sixth of a
+/// timeout apart, and only one that is a quarter older than a proof counts.
+const SENT_MAX: usize = 16;
+
+/// A moment on the lease clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LeaseInstant(Duration);
+
+impl LeaseInstant {
+    /// The present.
+    pub fn now() -> Self {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+        let nanoseconds = u32::try_from(time.tv_nsec).unwrap_or(0);
+        Self(Duration::new(seconds, nanoseconds))
+    }
+
+    /// How long until then; zero once it is past.
+    pub fn remaining(self) -> Duration {
+        self.0.saturating_sub(Self::now().0)
+    }
+
+    /// A moment later.
+    #[must_use]
+    pub fn after(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(span))
+    }
+
+    /// A moment earlier.
+    #[must_use]
+    pub fn before(self, span: Duration) -> Self {
+        Self(self.0.saturating_sub(span))
+    }
+
+    fn from_nanos(nanos: u64) -> Self {
+        Self(Duration::from_nanos(nanos))
+    }
+
+    fn as_nanos(self) -> u64 {
+        u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+/// What the session's task tells everybody else. 0 stands for "no lease".
+#[derive(Debug, Default)]
+pub(crate) struct LeaseCell(AtomicU64);
+
+impl LeaseCell {
+    pub(crate) fn deadline(&self) -> Option<LeaseInstant> {
+        match self.0.load(Ordering::Acquire) {
+            0 => None,
+            nanos => Some(LeaseInstant::from_nanos(nanos)),
+        }
+    }
+
+    pub(crate) fn set(&self, deadline: Option<LeaseInstant>) {
+        let nanos = deadline.map_or(0, LeaseInstant::as_nanos);
+        self.0.store(nanos, Ordering::Release);
+    }
+}
+
+/// Works the deadline out.
+#[derive(Debug, Default)]
+pub(crate) struct Lease {
+    timeout: Duration,
+    /// When requests were sent, in order.
+    sent: VecDeque<LeaseInstant>,
+    proven: Option<LeaseInstant>,
+}
+
+impl Lease {
+    /// A session was granted or resumed: the leader took part in it, after the request was sent.
+    pub(crate) fn attached(&mut self, timeout: Duration, sent: LeaseInstant) {
+        self.timeout = timeout;
+        self.sent.clear();
+        self.prove(sent);
+    }
+
+    pub(crate) fn end(&mut self) {
+        self.proven = None;
+        self.sent.clear();
+    }
+
+    /// The server counts something sent now as a sign of life.
+    pub(crate) fn sent(&mut self, now: LeaseInstant) {
+        if self.sent.len() == SENT_MAX {
+            self.sent.pop_front();
+        }
+        self.sent.push_back(now);
+    }
+
+    /// The leader has counted what was sent then.
+    pub(crate) fn prove(&mut self, sent: LeaseInstant) {
+        self.proven = Some(self.proven.map_or(sent, |proven| proven.max(sent)));
+    }
+
+    /// The leader could be reached after this was sent: see the module.
+    pub(crate) fn prove_reached(&mut self, sent: LeaseInstant) {
+        let told = sent.before(self.timeout / 4);
+        let counted = self.sent.iter().rev().find(|&&sent| sent <= told).copied();
+        if let Some(counted) = counted {
+            self.prove(counted);
+        }
+    }
+
+    pub(crate) fn deadline(&self) -> Option<LeaseInstant> {
+        Some(self.proven?.after(self.timeout))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> LeaseInstant {
+        LeaseInstant(Duration::from_millis(ms))
+    }
+
+    fn lease() -> Lease {
+        let mut lease = Lease::default();
+        lease.attached(Duration::from_millis(1000), at(10_000));
+        lease
+    }
+
+    #[test]
+    fn a_lease_counts_from_the_sending_not_from_the_answer() {
+        let mut lease = lease();
+        assert_eq!(lease.deadline(), Some(at(11_000)));
+        lease.prove(at(10_400));
+        assert_eq!(lease.deadline(), Some(at(11_400)));
+        lease.prove(at(10_200));
+        assert_eq!(lease.deadline(), Some(at(11_400)), "it never gets shorter");
+    }
+
+    #[test]
+    fn a_sync_proves_only_what_was_sent_a_quarter_of_the_timeout_before() {
+        let mut lease = lease();
+        for ms in [10_100, 10_300, 10_500] {
+            lease.sent(at(ms));
+        }
+        lease.prove_reached(at(10_500));
+        assert_eq!(lease.deadline(), Some(at(11_100)), "10,250 and before are told");
+        lease.prove_reached(at(10_550));
+        assert_eq!(lease.deadline(), Some(at(11_300)));
+    }
+
+    #[test]
+    fn a_session_that_is_over_has_no_lease() {
+        let mut lease = lease();
+        lease.end();
+        assert_eq!(lease.deadline(), None);
+        lease.prove_reached(at(20_000));
+        assert_eq!(lease.deadline(), None);
+    }
+}

@@ -1,0 +1,367 @@
+//! The task that owns a session: makes connections, moves bytes, keeps time.
+//!
+//! All decisions are the core's. The task ends when the session is over for good, or when the last
+//! client has let go of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::core::{Attached, Broken, Closing, Core};
+use super::lease::{LeaseCell, LeaseInstant};
+use super::line::{Line, Over};
+use super::state::SessionState;
+use super::ticket::SessionTicket;
+use crate::connect_string::Host;
+use crate::dial::hosts::Hosts;
+use crate::dial::{DialError, Dialled, Dialer};
+use crate::metrics::Metrics;
+
+/// Room for what a server sends at a time.
+const READ_BYTES: usize = 32 << 10;
+/// The pause after all hosts were tried in vain, at first and at most. Doubled each round, and cut
+/// by up to a half at random, so that clients do not come back all at once.
+const ROUND_PAUSE_MIN: Duration = Duration::from_millis(50);
+const ROUND_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// The least that one attempt gets, however many hosts there are.
+const ATTEMPT_MIN: Duration = Duration::from_millis(250);
+/// How long the end of a session may take that nobody waits for.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+/// How soon another server is asked whether it takes writes, at first and at most, while connected
+/// to a read-only one. As ZooKeeper's clients.
+const PROBE_PAUSE_MIN: Duration = Duration::from_millis(100);
+const PROBE_PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// What happens when a session has expired.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OnExpiry {
+    /// Nothing more: every request fails, and whoever owns the client decides.
+    #[default]
+    Stay,
+    /// A new session begins, after the state [`SessionState::Expired`] and a pause as between
+    /// attempts to connect. What was under way fails; persistent watches go on, with a gap.
+    NewSession,
+}
+
+/// What others see of the task.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) line: Arc<Line>,
+    pub(crate) states: watch::Sender<SessionState>,
+    pub(crate) lease: LeaseCell,
+    pub(crate) ticket: parking_lot::Mutex<Option<SessionTicket>>,
+    /// The negotiated timeout, or the one asked for.
+    pub(crate) timeout: parking_lot::Mutex<Duration>,
+    /// Why the last attempts to connect failed: the newest of each host.
+    pub(crate) failures: parking_lot::Mutex<Vec<(Host, Arc<DialError>)>>,
+    pub(crate) last_zxid: std::sync::atomic::AtomicI64,
+    pub(crate) metrics: Option<Arc<dyn Metrics>>,
+}
+
+/// See the module.
+pub(crate) struct Task {
+    pub(crate) core: Core,
+    pub(crate) dialer: Arc<Dialer>,
+    pub(crate) hosts: Hosts,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) on_expiry: OnExpiry,
+    /// Of one attempt to connect; `None` for what the session's timeout leaves.
+    pub(crate) attempt_patience: Option<Duration>,
+    pub(crate) random: SmallRng,
+}
+
+/// Why a connection is no more.
+enum Ended {
+    Lost(String),
+    Over(Over),
+    /// The owner has asked for it.
+    Closed,
+    Detached,
+    /// There is a server that takes writes.
+    Better,
+}
+
+impl From<Broken> for Ended {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Over(over) => Self::Over(over),
+            other => Self::Lost(other.to_string()),
+        }
+    }
+}
+
+/// Draws what decides the order of hosts and the length of pauses.
+pub(crate) fn random() -> SmallRng {
+    SmallRng::from_rng(&mut rand::rng())
+}
+
+impl Task {
+    pub(crate) async fn run(mut self) {
+        let mut pause = ROUND_PAUSE_MIN;
+        loop {
+            let ended = match self.connect(&mut pause).await {
+                Ok((dialled, attached)) => {
+                    pause = ROUND_PAUSE_MIN;
+                    self.on_attached(attached);
+                    self.serve(dialled, attached == Attached::ReadOnly).await
+                }
+                Err(ended) => ended,
+            };
+            self.core.lost(Instant::now());
+            match ended {
+                Ended::Lost(reason) => {
+                    tracing::info!(%reason, "the connection is lost");
+                    self.publish(SessionState::Suspended);
+                }
+                Ended::Better => self.publish(SessionState::Suspended),
+                Ended::Over(Over::Expired) if self.on_expiry == OnExpiry::NewSession => {
+                    tracing::warn!("the session has expired; a new one begins");
+                    self.core.over(Over::Expired, true);
+                    self.publish(SessionState::Expired);
+                    self.sleep_down(pause).await.ok();
+                }
+                Ended::Over(over) => return self.finish(over),
+                Ended::Closed => return self.finish(Over::Closed),
+                Ended::Detached => return self.finish(Over::Closed),
+            }
+            if self.core.closing == Some(Closing::Task) {
+                return self.finish(Over::Closed);
+            }
+        }
+    }
+
+    fn finish(mut self, over: Over) {
+        self.core.over(over, false);
+        self.publish(match over {
+            Over::Expired => SessionState::Expired,
+            Over::AuthFailed => SessionState::AuthFailed,
+            Over::Closed => SessionState::Closed,
+        });
+    }
+
+    fn publish(&self, state: SessionState) {
+        self.publish_lease();
+        *self.shared.timeout.lock() = self.core.timeout();
+        if self.shared.states.send_replace(state) != state
+            && let Some(metrics) = &self.shared.metrics
+        {
+            metrics.on_state(state);
+        }
+    }
+
+    fn publish_lease(&self) {
+        self.shared.lease.set(self.core.lease.deadline());
+        let last_zxid = self.core.last_zxid();
+        let order = std::sync::atomic::Ordering::Relaxed;
+        self.shared.last_zxid.store(last_zxid.0, order);
+    }
+
+    fn on_attached(&mut self, attached: Attached) {
+        self.shared.failures.lock().clear();
+        let session = self.core.session().cloned();
+        let ticket = session.as_ref().map(|session| SessionTicket {
+            id: session.id,
+            password: session.password,
+            last_zxid: self.core.last_zxid(),
+        });
+        *self.shared.ticket.lock() = ticket;
+        let state = match (attached, session) {
+            (Attached::New, Some(session)) => SessionState::Connected {
+                session: session.id,
+            },
+            (Attached::Resumed, Some(session)) => SessionState::Reconnected {
+                session: session.id,
+            },
+            _ => SessionState::ReadOnly,
+        };
+        self.publish(state);
+    }
+
+    /// Tries the hosts in turn until one takes us in. Meanwhile what cannot wait fails.
+    async fn connect(&mut self, pause: &mut Duration) -> Result<(Dialled, Attached), Ended> {
+        let mut tried = 0;
+        let given_up = Instant::now() + self.core.timeout().max(CLOSE_PATIENCE);
+        loop {
+            // Nobody is left who could want the session's end to be known.
+            if self.core.closing.is_some()
+                && (self.core.session().is_none() || Instant::now() >= given_up)
+            {
+                return Err(Ended::Closed);
+            }
+            let host = self.hosts.next(&mut self.random).clone();
+            let asked = LeaseInstant::now();
+            let request = self.core.connect_request();
+            let dialer = Arc::clone(&self.dialer);
+            let patience = self.attempt_patience();
+            let attempt = {
+                let host = host.clone();
+                async move { dialer.dial(&host, &request, patience).await }
+            };
+            match self.meanwhile(attempt).await? {
+                Ok(dialled) => {
+                    let response = &dialled.response;
+                    match self.core.attached(Instant::now(), asked, response) {
+                        Attached::Expired => return Err(Ended::Over(Over::Expired)),
+                        attached => {
+                            tracing::debug!(address = %dialled.address, ?attached, "connected");
+                            self.hosts.connected();
+                            return Ok((dialled, attached));
+                        }
+                    }
+                }
+                Err(error) => self.on_failure(host, error),
+            }
+            tried += 1;
+            if tried >= self.dialer.hosts().len() {
+                tried = 0;
+                let random = self.random.random_range(0.5..1.0);
+                self.sleep_down(pause.mul_f64(random)).await?;
+                *pause = (*pause * 2).min(ROUND_PAUSE_MAX);
+            }
+        }
+    }
+
+    fn attempt_patience(&self) -> Duration {
+        let hosts = u32::try_from(self.dialer.hosts().len()).unwrap_or(u32::MAX);
+        self.attempt_patience
+            .unwrap_or(self.core.timeout() / hosts.max(1))
+            .max(ATTEMPT_MIN)
+    }
+
+    fn on_failure(&self, host: Host, error: DialError) {
+        tracing::debug!(%host, %error, "no connection");
+        let mut failures = self.shared.failures.lock();
+        failures.retain(|(failed, _)| *failed != host);
+        failures.push((host, Arc::new(error)));
+        drop(failures);
+        if let Some(metrics) = &self.shared.metrics {
+            metrics.on_connect_failure();
+        }
+    }
+
+    async fn sleep_down(&mut self, span: Duration) -> Result<(), Ended> {
+        let until = Instant::now() + span;
+        self.meanwhile(sleep_until(until)).await
+    }
+
+    /// Waits for something while there is no connection.
+    async fn meanwhile<T>(&mut self, something: impl Future<Output = T>) -> Result<T, Ended> {
+        let mut something = std::pin::pin!(something);
+        let line = Arc::clone(&self.shared.line);
+        // Nothing is written: there is no connection.
+        let mut nothing = BytesMut::new();
+        loop {
+            self.core.accept(&mut nothing);
+            self.core.fail_late(Instant::now());
+            if self.core.closing == Some(Closing::Task)
+                || (self.core.closing.is_some() && self.core.session().is_none())
+            {
+                return Err(Ended::Closed);
+            }
+            let tick = self.core.next_tick(Instant::now());
+            tokio::select! {
+                done = &mut something => return Ok(done),
+                () = line.wait() => {}
+                () = sleep_until(tick) => {}
+            }
+        }
+    }
+
+    /// Moves bytes until the connection ends.
+    async fn serve(&mut self, dialled: Dialled, read_only: bool) -> Ended {
+        let (mut reader, mut writer) = tokio::io::split(dialled.stream);
+        let mut input = dialled.rest;
+        let mut out = BytesMut::new();
+        let line = Arc::clone(&self.shared.line);
+        if let Err(error) = self.core.greet(&mut out) {
+            return Ended::Lost(error.to_string());
+        }
+        if let Err(broken) = self.core.read(Instant::now(), &mut input) {
+            return broken.into();
+        }
+        let mut better = std::pin::pin!(wait_for_better(
+            Arc::clone(&self.dialer),
+            self.attempt_patience()
+        ));
+        let mut close_by = None;
+        let mut tick = self.core.next_tick(Instant::now());
+        let mut timer = std::pin::pin!(sleep_until(tick));
+        loop {
+            self.core.accept(&mut out);
+            let now = Instant::now();
+            self.core.write(now, &mut out);
+            match self.core.closing {
+                Some(Closing::Task) if self.core.is_idle() && out.is_empty() => {
+                    return Ended::Detached;
+                }
+                Some(Closing::Session) if close_by.is_none() && self.core.is_idle() => {
+                    self.core.write_close(&mut out);
+                    close_by = Some(now + CLOSE_PATIENCE);
+                }
+                _ => {}
+            }
+            let next = self.core.next_tick(now);
+            let next = close_by.map_or(next, |close_by| next.min(close_by));
+            if next != tick {
+                tick = next;
+                timer.as_mut().reset(tick);
+            }
+            input.reserve(READ_BYTES);
+            tokio::select! {
+                biased;
+                read = reader.read_buf(&mut input) => match read {
+                    Ok(0) if close_by.is_some() => return Ended::Closed,
+                    Ok(0) => return Ended::Lost("the server has closed it".to_owned()),
+                    Ok(_) => {
+                        let read = self.core.read(Instant::now(), &mut input);
+                        self.publish_lease();
+                        if let Err(broken) = read {
+                            // The answer to closeSession is one that nobody waits for.
+                            return match close_by {
+                                Some(_) => Ended::Closed,
+                                None => broken.into(),
+                            };
+                        }
+                    }
+                    Err(_) if close_by.is_some() => return Ended::Closed,
+                    Err(error) => return Ended::Lost(error.to_string()),
+                },
+                written = writer.write_buf(&mut out), if !out.is_empty() => match written {
+                    Ok(_) => {}
+                    Err(error) => return Ended::Lost(error.to_string()),
+                },
+                () = line.wait() => {}
+                () = &mut timer => {
+                    let now = Instant::now();
+                    if close_by.is_some_and(|close_by| now >= close_by) {
+                        return Ended::Closed;
+                    }
+                    if let Err(broken) = self.core.tick(now, &mut out) {
+                        return broken.into();
+                    }
+                }
+                () = &mut better, if read_only => return Ended::Better,
+            }
+        }
+    }
+}
+
+/// Resolves when some host takes writes.
+async fn wait_for_better(dialer: Arc<Dialer>, patience: Duration) {
+    let mut pause = PROBE_PAUSE_MIN;
+    loop {
+        for host in dialer.hosts() {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PROBE_PAUSE_MAX);
+            if matches!(dialer.is_read_write(host, patience).await, Ok(true)) {
+                return;
+            }
+        }
+    }
+}
