@@ -29,7 +29,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, InconsistentKeys, RootCertStore};
 
 pub use self::error::{PemFault, TlsOptionsError};
-use self::pem::{Contents, read};
+use self::pem::{ClientContents, Contents, read};
 pub use self::pem::{PemRole, PemSource, PemText};
 use crate::connect_string::Host;
 use crate::dial::TlsFault;
@@ -301,10 +301,10 @@ impl Recipe {
             .collect::<Result<_, _>>()?;
         let client = match &self.client {
             None => None,
-            Some(client) => Some((
-                read(PemRole::Certificate, &client.certificate)?,
-                read(PemRole::Key, &client.key)?,
-            )),
+            Some(client) => Some(ClientContents {
+                certificate: read(PemRole::Certificate, &client.certificate)?,
+                key: read(PemRole::Key, &client.key)?,
+            }),
         };
         Ok(Contents { trust, client })
     }
@@ -335,10 +335,13 @@ impl Recipe {
             builder.with_root_certificates(roots)
         };
         let mut config = match (&self.client, &contents.client) {
-            (Some(sources), Some((certificate, key))) => {
-                let chain =
-                    pem::certificates(PemRole::Certificate, &sources.certificate, certificate)?;
-                let key = pem::key(&sources.key, key)?;
+            (Some(sources), Some(texts)) => {
+                let chain = pem::certificates(
+                    PemRole::Certificate,
+                    &sources.certificate,
+                    &texts.certificate,
+                )?;
+                let key = pem::key(&sources.key, &texts.key)?;
                 check_key(sources, &chain, key.clone_key(), &provider)?;
                 builder
                     .with_client_auth_cert(chain, key)

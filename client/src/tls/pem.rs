@@ -94,8 +94,13 @@ impl fmt::Debug for PemText {
 #[derive(PartialEq, Eq)]
 pub(super) struct Contents {
     pub(super) trust: Vec<Arc<[u8]>>,
-    /// The certificate, and the key.
-    pub(super) client: Option<(Arc<[u8]>, Arc<[u8]>)>,
+    pub(super) client: Option<ClientContents>,
+}
+
+#[derive(PartialEq, Eq)]
+pub(super) struct ClientContents {
+    pub(super) certificate: Arc<[u8]>,
+    pub(super) key: Arc<[u8]>,
 }
 
 /// The whole text.
