@@ -140,12 +140,15 @@ impl TlsOptions {
 
     /// What is in force for the next connection.
     async fn current(&self) -> Arc<ClientConfig> {
-        if self.shared.recipe.has_files() {
-            let shared = Arc::clone(&self.shared);
-            // It fails only when the runtime ends; what is in force then matters to nobody.
-            let _ = spawn_blocking(move || shared.reload()).await;
+        if !self.shared.recipe.has_files() {
+            return self.shared.in_force();
         }
-        Arc::clone(&self.shared.state.lock().config)
+        let shared = Arc::clone(&self.shared);
+        match spawn_blocking(move || shared.reload()).await {
+            Ok(config) => config,
+            // The runtime ends, and this connection with it.
+            Err(_) => self.shared.in_force(),
+        }
     }
 }
 
@@ -249,8 +252,13 @@ impl TlsOptionsBuilder {
 }
 
 impl Shared {
-    /// Brings what is in force up to date with the files. Blocks on reading them.
-    fn reload(&self) {
+    fn in_force(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.state.lock().config)
+    }
+
+    /// Brings what is in force up to date with the files. Blocks on reading them, and on others
+    /// who do: not for a thread of the runtime.
+    fn reload(&self) -> Arc<ClientConfig> {
         // Under the lock, so that the contents read last are those in force in the end.
         let mut state = self.state.lock();
         let renewed = self.recipe.read().and_then(|contents| {
@@ -281,6 +289,7 @@ impl Shared {
                 }
             }
         }
+        Arc::clone(&state.config)
     }
 }
 

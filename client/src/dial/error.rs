@@ -38,7 +38,7 @@ pub enum DialError {
         source: io::Error,
     },
     /// TLS was not agreed on.
-    #[error("{host} at {address}: TLS failed: {fault}")]
+    #[error("{}: TLS failed: {fault}", At(.host, .address))]
     Tls {
         /// Whom we asked for.
         host: Host,
@@ -101,6 +101,20 @@ pub enum DialError {
     /// The request cannot be sent: its password is longer than a frame can be.
     #[error("the request to connect cannot be encoded: {0}")]
     Request(#[source] jute::Error),
+}
+
+/// A host and its address, which may be the same.
+struct At<'a>(&'a Host, &'a SocketAddr);
+
+impl fmt::Display for At<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (host, address) = (self.0.to_string(), self.1.to_string());
+        if host == address {
+            f.write_str(&address)
+        } else {
+            write!(f, "{host} at {address}")
+        }
+    }
 }
 
 /// "before it answered", or how far it came.
@@ -223,6 +237,13 @@ pub enum TlsFault {
          certificate of the authority that signed it"
     )]
     UnknownIssuer,
+    /// The server shows the certificate of an authority as its own. Often that is its very own
+    /// signature, made by `openssl req -x509`.
+    #[error(
+        "the server shows the certificate of an authority (CA:TRUE) as its own: have that \
+         authority sign one for the server, or make it without CA:TRUE"
+    )]
+    AuthorityAsServer,
     /// The certificate is for others.
     #[error(
         "the server's certificate is not valid for the name {name:?}{}: connect by one of its \

@@ -267,6 +267,22 @@ async fn silence_is_waited_for_no_longer_than_allowed() {
 }
 
 #[tokio::test]
+async fn an_attempt_that_is_dropped_closes_its_connection() {
+    let (asked, was_asked) = tokio::sync::oneshot::channel();
+    let (address, served) = serve(async move |mut stream: TcpStream| {
+        read_request(&mut stream).await;
+        asked.send(()).expect("somebody waits for it");
+        stream.read(&mut [0; 1]).await.expect("an end")
+    })
+    .await;
+    tokio::select! {
+        dialled = dial_at(address) => panic!("{dialled:?}"),
+        asked = was_asked => asked.expect("a request"),
+    }
+    assert_eq!(served.await.expect("no panic"), 0);
+}
+
+#[tokio::test]
 async fn a_port_where_nobody_listens_refuses() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let free = listener.local_addr().expect("an address");

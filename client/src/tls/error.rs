@@ -141,10 +141,23 @@ fn certificate_fault(error: &CertificateError) -> TlsFault {
             presented,
         } => TlsFault::WrongName {
             name: expected.to_str().into_owned(),
-            presented: presented.clone(),
+            presented: presented.iter().map(|name| plain_name(name)).collect(),
         },
+        // The library has this error, and a name for it only here.
+        CertificateError::Other(other) if other.to_string() == "CaUsedAsEndEntity" => {
+            TlsFault::AuthorityAsServer
+        }
         other => failed(&rustls::Error::InvalidCertificate(other.clone())),
     }
+}
+
+/// `zk1.test` for `DnsName("zk1.test")`, which is what the library makes of it.
+fn plain_name(presented: &str) -> String {
+    presented
+        .split_once('(')
+        .and_then(|(_, name)| name.strip_suffix(')'))
+        .map_or(presented, |name| name.trim_matches('"'))
+        .to_owned()
 }
 
 fn alert_fault(alert: AlertDescription, shown: bool) -> TlsFault {
