@@ -74,7 +74,7 @@ impl Dialer {
     pub(crate) fn new(hosts: Vec<Host>, rng: &mut impl Rng) -> Self {
         Self {
             hosts,
-            turn: AtomicUsize::new(rng.random_range(0..ADDRESSES_MAX)),
+            turn: AtomicUsize::new(usize::from(rng.random::<u16>())),
             #[cfg(feature = "tls")]
             tls: None,
         }
@@ -157,9 +157,7 @@ impl Dialer {
         };
         let resolved = timeout_at(deadline, resolve(host)).await;
         let mut addresses = resolved.map_err(|_| late(Step::Resolve))??;
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let first = turn % addresses.len().max(1);
-        addresses.rotate_left(first);
+        self.take_turns(&mut addresses);
         match try_each(addresses, deadline, late, attempt).await {
             Ok(done) => Ok(done),
             Err(Some(error)) => Err(error),
@@ -170,6 +168,13 @@ impl Dialer {
         }
     }
 
+    /// Lets another address begin than at the last attempt.
+    fn take_turns(&self, addresses: &mut [SocketAddr]) {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let first = turn % addresses.len().max(1);
+        addresses.rotate_left(first);
+    }
+
     async fn open(
         &self,
         host: &Host,
@@ -178,6 +183,12 @@ impl Dialer {
     ) -> Result<Stream, DialError> {
         let connected = TcpStream::connect(address).await;
         let tcp = connected.map_err(|source| DialError::Connect { address, source })?;
+        if is_connected_to_itself(&tcp) {
+            return Err(DialError::Connect {
+                address,
+                source: io::ErrorKind::ConnectionRefused.into(),
+            });
+        }
         // Requests are small and wait for their answers. There is no TCP keepalive: the session's
         // pings show a dead peer earlier, and a living one is seen through to its server process.
         tcp.set_nodelay(true)
@@ -222,9 +233,9 @@ impl Dialer {
     /// A connection that ended after it was open. With TLS 1.3 a server refuses a client's
     /// certificate only then.
     fn why(&self, host: &Host, address: SocketAddr, broken: Broken) -> DialError {
-        let source = match broken {
+        let (source, bytes) = match broken {
             Broken::Known(error) => return error,
-            Broken::Io(source) => source,
+            Broken::Io { source, bytes } => (source, bytes),
         };
         #[cfg(feature = "tls")]
         if let Some(fault) = self.tls.as_ref().and_then(|tls| tls.fault(&source)) {
@@ -237,7 +248,7 @@ impl Dialer {
         #[cfg(not(feature = "tls"))]
         let _ = host;
         if is_end(&source) {
-            DialError::Closed { address, bytes: 0 }
+            DialError::Closed { address, bytes }
         } else {
             DialError::Broken { address, source }
         }
@@ -306,6 +317,15 @@ async fn resolve(host: &Host) -> Result<Vec<SocketAddr>, DialError> {
     }
 }
 
+/// TCP may choose, for a connection to this machine, the very port that it goes to, when nobody
+/// listens there. The two ends are then one, and would keep the server from coming back.
+fn is_connected_to_itself(tcp: &TcpStream) -> bool {
+    match (tcp.local_addr(), tcp.peer_addr()) {
+        (Ok(local), Ok(peer)) => local == peer,
+        _ => false,
+    }
+}
+
 /// Sends the first frame and reads the first one back.
 async fn exchange(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
@@ -337,7 +357,10 @@ async fn exchange(
                 return Err(Broken::Known(DialError::Closed { address, bytes }));
             }
             Ok(_) => {}
-            Err(source) => return Err(Broken::Io(source)),
+            Err(source) => {
+                let bytes = input.len();
+                return Err(Broken::Io { source, bytes });
+            }
         }
     }
 }
@@ -357,7 +380,10 @@ async fn probe(
                 return Err(Broken::Known(DialError::Closed { address, bytes }));
             }
             Ok(_) => {}
-            Err(source) => return Err(Broken::Io(source)),
+            Err(source) => {
+                let bytes = input.len();
+                return Err(Broken::Io { source, bytes });
+            }
         }
         match ProbeAnswer::of(&input) {
             ProbeAnswer::ReadWrite => return Ok(true),
@@ -383,12 +409,16 @@ async fn send(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), bytes: &[u8]) 
 /// Why there is no answer: TLS has to tell what is behind an I/O error.
 enum Broken {
     Known(DialError),
-    Io(io::Error),
+    Io {
+        source: io::Error,
+        /// What had come of the answer.
+        bytes: usize,
+    },
 }
 
 impl From<io::Error> for Broken {
     fn from(source: io::Error) -> Self {
-        Self::Io(source)
+        Self::Io { source, bytes: 0 }
     }
 }
 

@@ -9,7 +9,7 @@ use quorate_protocol::types::{Password, SessionId, Zxid};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use tokio::io::ReadBuf;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
 
 use super::*;
@@ -18,7 +18,7 @@ use crate::connect_string::ConnectString;
 /// More than any test takes that does not wait for it.
 const PATIENT: Duration = Duration::from_secs(20);
 /// For tests that wait until it is over.
-const IMPATIENT: Duration = Duration::from_millis(60);
+const IMPATIENT: Duration = Duration::from_millis(400);
 
 fn request() -> ConnectRequest {
     ConnectRequest {
@@ -280,6 +280,41 @@ async fn an_attempt_that_is_dropped_closes_its_connection() {
         asked = was_asked => asked.expect("a request"),
     }
     assert_eq!(served.await.expect("no panic"), 0);
+}
+
+#[tokio::test]
+async fn a_connection_to_itself_is_recognised() {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket
+        .bind(SocketAddr::from(([127, 0, 0, 1], 0)))
+        .expect("a port");
+    let own = socket.local_addr().expect("an address");
+    let both_ends = socket.connect(own).await.expect("itself");
+    assert!(is_connected_to_itself(&both_ends));
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let one_end = TcpStream::connect(address).await.expect("a connection");
+    assert!(!is_connected_to_itself(&one_end));
+}
+
+/// The resolver may give every client the same order.
+#[test]
+fn at_each_attempt_another_address_of_a_name_begins() {
+    let dialer = dialer();
+    let first = || {
+        let mut addresses: Vec<SocketAddr> = (1..=3)
+            .map(|port| SocketAddr::from(([127, 0, 0, 1], port)))
+            .collect();
+        dialer.take_turns(&mut addresses);
+        addresses[0].port()
+    };
+    let mut begun = [first(), first(), first()];
+    let again = first();
+    assert_eq!(again, begun[0]);
+    begun.sort_unstable();
+    assert_eq!(begun, [1, 2, 3]);
+    dialer.take_turns(&mut []);
 }
 
 #[tokio::test]

@@ -20,16 +20,16 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
-use tokio_rustls::rustls::{ServerConfig, SupportedProtocolVersion, version};
+use tokio_rustls::rustls::{HandshakeKind, ServerConfig, SupportedProtocolVersion, version};
 
 use super::*;
 use crate::connect_string::ConnectString;
-use crate::dial::{DialError, Dialer, Dialled, Step, Stranger};
+use crate::dial::{DialError, Dialer, Dialled, Step, Stranger, Stream};
 
 /// More than any test takes that does not wait for it.
 const PATIENT: Duration = Duration::from_secs(20);
 /// For tests that wait until it is over.
-const IMPATIENT: Duration = Duration::from_millis(60);
+const IMPATIENT: Duration = Duration::from_millis(400);
 
 /// Signs certificates.
 struct Authority {
@@ -249,6 +249,26 @@ async fn a_server_whose_authority_is_trusted_is_connected_to() {
     for versions in [[&version::TLS12], [&version::TLS13]] {
         let address = serve(server_config(&authority.server(), None, &versions)).await;
         assert_eq!(dial(address, &trusting(&authority)).await.ok(), Some(0));
+    }
+}
+
+/// A session of TLS that is resumed is one whose certificates nobody looks at again.
+#[tokio::test]
+async fn every_connection_is_verified_anew() {
+    let authority = Authority::new("A");
+    let options = trusting(&authority);
+    for versions in [[&version::TLS12], [&version::TLS13]] {
+        let address = serve(server_config(&authority.server(), None, &versions)).await;
+        for _ in 0..3 {
+            let dialled = dial_within(address, &options, PATIENT).await;
+            match dialled.expect("a connection").stream {
+                Stream::Tls(stream) => {
+                    let kind = stream.get_ref().1.handshake_kind();
+                    assert_eq!(kind, Some(HandshakeKind::Full));
+                }
+                Stream::Plain(_) => panic!("no TLS"),
+            }
+        }
     }
 }
 
