@@ -374,23 +374,6 @@ impl Error {
             Self::SessionExpired { .. } | Self::AuthFailed { .. } | Self::Closed { .. }
         )
     }
-
-    /// The same, of the operation in this place of a transaction.
-    pub(crate) fn at(mut self, index: usize) -> Self {
-        match &mut self {
-            Self::Refused { target, .. }
-            | Self::InvalidPath { target, .. }
-            | Self::InvalidArgument { target, .. }
-            | Self::TooLarge { target, .. }
-            | Self::Disconnected { target, .. }
-            | Self::TimedOut { target, .. }
-            | Self::SessionExpired { target, .. }
-            | Self::AuthFailed { target, .. }
-            | Self::Closed { target, .. }
-            | Self::BadAnswer { target, .. } => target.index = Some(index),
-        }
-        self
-    }
 }
 
 #[cfg(test)]
@@ -419,9 +402,18 @@ mod tests {
                     Outcome::NotApplied
                 };
                 let errors = [
-                    Error::Disconnected { target: target.clone(), sent },
-                    Error::SessionExpired { target: target.clone(), sent },
-                    Error::AuthFailed { target: target.clone(), sent },
+                    Error::Disconnected {
+                        target: target.clone(),
+                        sent,
+                    },
+                    Error::SessionExpired {
+                        target: target.clone(),
+                        sent,
+                    },
+                    Error::AuthFailed {
+                        target: target.clone(),
+                        sent,
+                    },
                     Error::Closed { target, sent },
                 ];
                 for error in errors {
@@ -440,7 +432,10 @@ mod tests {
 
     #[test]
     fn the_text_names_operation_path_and_place() {
-        let error = refused(Reason::BadVersion).at(2);
+        let error = Error::Refused {
+            target: Target::write("set", "/a").at(2),
+            reason: Reason::BadVersion,
+        };
         assert_eq!(
             error.to_string(),
             "set /a (operation 2 of the transaction): the znode has another version"

@@ -29,5 +29,6 @@ pub use op::OpCode;
 pub use request::Request;
 pub use response::Response;
 pub use types::{
-    Acl, AclEntry, CreateMode, Id, Password, Perms, SessionId, Stat, Xid, ZnodePath, Zxid,
+    Acl, AclEntry, CreateMode, Id, Password, PathError, Perms, SessionId, Stat, Xid, ZnodePath,
+    Zxid, digest_id,
 };

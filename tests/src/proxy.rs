@@ -75,6 +75,17 @@ impl Proxy {
         self.control
     }
 
+    /// Closes all connections, and refuses new ones until [`Proxy::release`].
+    pub fn hold(&self) {
+        self.shared.held.store(true, Ordering::SeqCst);
+        self.shared.cut();
+    }
+
+    /// Lets clients connect again.
+    pub fn release(&self) {
+        self.shared.held.store(false, Ordering::SeqCst);
+    }
+
     /// All bytes forwarded so far.
     #[must_use]
     pub fn recording(&self) -> Vec<Piece> {

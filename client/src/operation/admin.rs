@@ -42,7 +42,7 @@ impl Prepare for WhoAmI {
     }
 }
 
-operation!(WhoAmI);
+operation!(WhoAmI, Vec<(String, String)>);
 
 /// Changes the members of the ensemble. See [`Client::reconfigure`].
 #[derive(Clone, Debug)]
@@ -125,7 +125,7 @@ impl Prepare for Reconfigure {
     }
 }
 
-operation!(Reconfigure);
+operation!(Reconfigure, (Bytes, Stat));
 
 /// Proves who we are. See [`Client::authenticate`].
 #[must_use = "it has been sent; await it to know the answer"]

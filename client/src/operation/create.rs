@@ -6,7 +6,9 @@ use std::time::Duration;
 use quorate_protocol::request::{Create as CreateRequest, CreateTtl};
 use quorate_protocol::{AclEntry, CreateMode, Request, SessionId, Stat, ZnodePath};
 
-use super::{Policy, Prepare, Prepared, Sent, decoded, invalid_path, operation, retried, send_once};
+use super::{
+    Policy, Prepare, Prepared, Sent, decoded, invalid_path, operation, retried, send_once,
+};
 use crate::client::Client;
 use crate::error::{Error, Outcome, Reason, Target};
 use crate::session::line::Answer;
@@ -94,21 +96,23 @@ impl Plan {
                 _ => return Err("a time to live is from 1 ms to about 34 years"),
             },
         };
-        Ok(match (self.ephemeral, self.sequential, self.container, ttl_ms) {
-            (false, false, false, None) => CreateMode::Persistent,
-            (false, true, false, None) => CreateMode::PersistentSequential,
-            (true, false, false, None) => CreateMode::Ephemeral,
-            (true, true, false, None) => CreateMode::EphemeralSequential,
-            (false, false, true, None) => CreateMode::Container,
-            (false, false, false, Some(ttl_ms)) => CreateMode::PersistentWithTtl { ttl_ms },
-            (false, true, false, Some(ttl_ms)) => {
-                CreateMode::PersistentSequentialWithTtl { ttl_ms }
-            }
-            (true, _, _, Some(_)) => return Err("an ephemeral znode has no time to live"),
-            (true, _, true, None) => return Err("a container is not ephemeral"),
-            (false, true, true, None) => return Err("a container is not sequential"),
-            (false, _, true, Some(_)) => return Err("a container has no time to live"),
-        })
+        Ok(
+            match (self.ephemeral, self.sequential, self.container, ttl_ms) {
+                (false, false, false, None) => CreateMode::Persistent,
+                (false, true, false, None) => CreateMode::PersistentSequential,
+                (true, false, false, None) => CreateMode::Ephemeral,
+                (true, true, false, None) => CreateMode::EphemeralSequential,
+                (false, false, true, None) => CreateMode::Container,
+                (false, false, false, Some(ttl_ms)) => CreateMode::PersistentWithTtl { ttl_ms },
+                (false, true, false, Some(ttl_ms)) => {
+                    CreateMode::PersistentSequentialWithTtl { ttl_ms }
+                }
+                (true, _, _, Some(_)) => return Err("an ephemeral znode has no time to live"),
+                (true, _, true, None) => return Err("a container is not ephemeral"),
+                (false, true, true, None) => return Err("a container is not sequential"),
+                (false, _, true, Some(_)) => return Err("a container has no time to live"),
+            },
+        )
     }
 
     /// The path on the wire: with a sequential mode it may end with a slash, because a number follows.
@@ -124,6 +128,10 @@ impl Plan {
             ZnodePath::check(path)
         };
         checked.map_err(|source| invalid_path(target, source))?;
+        if self.sequential && path.ends_with('/') {
+            // The name is the number alone, below the chroot as well.
+            return Ok(format!("{}{path}", client.chroot().as_str()));
+        }
         Ok(client.chroot().absolute(path).into_owned())
     }
 
@@ -270,10 +278,9 @@ impl Create {
             }
         });
         Sent::driven(async move {
-            answer.await.unwrap_or(Err(Error::Closed {
-                target,
-                sent: true,
-            }))
+            answer
+                .await
+                .unwrap_or(Err(Error::Closed { target, sent: true }))
         })
     }
 
@@ -297,9 +304,7 @@ impl Create {
         let mut result = first.await;
         loop {
             let error = match result {
-                Err(error)
-                    if error.outcome() == Outcome::Unknown && !error.needs_new_session() =>
-                {
+                Err(error) if error.outcome() == Outcome::Unknown && !error.needs_new_session() => {
                     error
                 }
                 // A plain name that exists with our mark in it is ours.
@@ -332,7 +337,9 @@ impl Create {
             Err(error) if error.is(Reason::NoNode) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let ours = names.iter().find(|name| name.starts_with(&*protection.mark));
+        let ours = names
+            .iter()
+            .find(|name| name.starts_with(&*protection.mark));
         let Some(name) = ours else { return Ok(None) };
         let path = match parent {
             "/" => format!("/{name}"),
@@ -395,5 +402,5 @@ pub(crate) fn created(client: &Client, path: &str, stat: Stat) -> Result<Created
     }
 }
 
-operation!(Create, send_any);
+operation!(Create, send_any, Created);
 retried!(Create);

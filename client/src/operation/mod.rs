@@ -38,6 +38,7 @@ use tokio::time::Instant;
 
 pub use self::admin::{Authenticate, Reconfigure, WhoAmI};
 pub use self::create::{Create, Created};
+pub(crate) use self::create::{Plan, created as seen_created};
 pub use self::read::{
     Children, ChildrenCount, Ephemerals, Exists, Get, GetAcl, GetWithoutData, Sync, Watch, Watched,
 };
@@ -118,18 +119,16 @@ pub(crate) trait Prepare {
 
 /// The methods that all operations have.
 macro_rules! operation {
-    ($name:ident) => {
+    ($name:ident, $output:ty) => {
         impl $name {
-            fn send_plainly(self) -> $crate::operation::Sent<
-                <Self as $crate::operation::Prepare>::Output
-            > {
+            fn send_plainly(self) -> $crate::operation::Sent<$output> {
                 $crate::operation::send(&self, &self.client, self.policy)
             }
         }
 
-        $crate::operation::operation!($name, send_plainly);
+        $crate::operation::operation!($name, send_plainly, $output);
     };
-    ($name:ident, $send:ident) => {
+    ($name:ident, $send:ident, $output:ty) => {
         impl $name {
             /// Fails as soon as there is no connection, instead of waiting for one.
             #[must_use = "nothing is sent before `.send()` or `.await`"]
@@ -158,21 +157,14 @@ macro_rules! operation {
             ///
             /// Cancel safe: dropping the future of a request that was not sent yet leaves it undone;
             /// of one that was sent only the answer is lost.
-            pub fn send(self) -> $crate::operation::Sent<
-                <Self as $crate::operation::Prepare>::Output
-            > {
+            pub fn send(self) -> $crate::operation::Sent<$output> {
                 self.$send()
             }
         }
 
         impl IntoFuture for $name {
-            type Output = Result<
-                <Self as $crate::operation::Prepare>::Output,
-                $crate::error::Error
-            >;
-            type IntoFuture = $crate::operation::Sent<
-                <Self as $crate::operation::Prepare>::Output
-            >;
+            type Output = Result<$output, $crate::error::Error>;
+            type IntoFuture = $crate::operation::Sent<$output>;
 
             fn into_future(self) -> Self::IntoFuture {
                 self.send()
@@ -238,9 +230,7 @@ impl<T> Sent<T> {
         }
     }
 
-    pub(crate) fn driven(
-        future: impl Future<Output = Result<T, Error>> + Send + 'static,
-    ) -> Self {
+    pub(crate) fn driven(future: impl Future<Output = Result<T, Error>> + Send + 'static) -> Self {
         Self {
             inner: Inner::Driven(Box::pin(future)),
         }
@@ -301,11 +291,7 @@ impl<T> Drop for Waiting<T> {
 }
 
 /// Sends an operation, and with a retry policy again.
-pub(crate) fn send<P: Prepare>(
-    operation: &P,
-    client: &Client,
-    policy: Policy,
-) -> Sent<P::Output> {
+pub(crate) fn send<P: Prepare>(operation: &P, client: &Client, policy: Policy) -> Sent<P::Output> {
     let prepared = match operation.prepare(client) {
         Ok(prepared) => prepared,
         Err(error) => return Sent::failed(error),
@@ -319,7 +305,14 @@ pub(crate) fn send<P: Prepare>(
         return send_once(client, target, &request, interest, policy, P::decode);
     };
     let client = client.clone();
-    let first = send_once(&client, target.clone(), &request, interest, policy, P::decode);
+    let first = send_once(
+        &client,
+        target.clone(),
+        &request,
+        interest,
+        policy,
+        P::decode,
+    );
     Sent::driven(async move {
         let mut result = first.await;
         for pause in retry.pauses() {

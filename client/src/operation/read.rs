@@ -7,7 +7,9 @@ use quorate_protocol::request::{AddWatch, GetEphemerals, PathOnly, Watched as Wa
 use quorate_protocol::{AclEntry, Request, Stat};
 use tokio::sync::oneshot;
 
-use super::{Policy, Prepare, Prepared, absolute, data_and_stat, decoded, operation, retried, send};
+use super::{
+    Policy, Prepare, Prepared, absolute, data_and_stat, decoded, operation, retried, send,
+};
 use crate::client::Client;
 use crate::error::{Error, Target};
 use crate::session::line::Answer;
@@ -56,7 +58,7 @@ macro_rules! read {
             }
         }
 
-        operation!($name);
+        operation!($name, $output);
         retried!($name);
     };
 }
@@ -80,9 +82,8 @@ impl Get {
     /// Tells a znode without data (null) from one with none in it.
     pub fn or_none(self) -> GetWithoutData {
         GetWithoutData {
-            client: self.client,
-            path: self.path,
             policy: self.policy,
+            ..GetWithoutData::new(&self.client, &self.path)
         }
     }
 
@@ -314,7 +315,12 @@ macro_rules! watched {
 }
 
 watched!(Get, Data, (Bytes, Stat), std::convert::identity);
-watched!(Children, Children, (Vec<String>, Stat), std::convert::identity);
+watched!(
+    Children,
+    Children,
+    (Vec<String>, Stat),
+    std::convert::identity
+);
 watched!(Exists, Data, Option<Stat>, or_none);
 
 /// Watches until the stream is dropped. See [`Client::watch`].
@@ -395,8 +401,14 @@ impl Watch {
             mode: i32::from(self.recursive),
         });
         let decode: super::Decode<()> = |_, _| Ok(());
-        let sent =
-            super::send_once(&client, target, &request, Some(interest), self.policy, decode);
+        let sent = super::send_once(
+            &client,
+            target,
+            &request,
+            Some(interest),
+            self.policy,
+            decode,
+        );
         let chroot = client.chroot().clone();
         let line = Arc::clone(&client.shared().line);
         let stream = WatchStream::new(queue, watcher, chroot, line);
@@ -457,5 +469,5 @@ impl Prepare for Ephemerals {
     }
 }
 
-operation!(Ephemerals);
+operation!(Ephemerals, Vec<String>);
 retried!(Ephemerals);

@@ -69,7 +69,7 @@ impl Prepare for Set {
     }
 }
 
-operation!(Set);
+operation!(Set, Stat);
 retried!(Set);
 
 /// Replaces a znode's ACL. See [`Client::set_acl`].
@@ -122,7 +122,7 @@ impl Prepare for SetAcl {
     }
 }
 
-operation!(SetAcl);
+operation!(SetAcl, Stat);
 retried!(SetAcl);
 
 /// Deletes a znode. See [`Client::delete`].
@@ -174,10 +174,9 @@ impl Delete {
             done.send(self.insist(first).await).ok();
         });
         Sent::driven(async move {
-            answer.await.unwrap_or(Err(Error::Closed {
-                target,
-                sent: true,
-            }))
+            answer
+                .await
+                .unwrap_or(Err(Error::Closed { target, sent: true }))
         })
     }
 
@@ -224,5 +223,5 @@ impl Prepare for Delete {
     }
 }
 
-operation!(Delete, send_any);
+operation!(Delete, send_any, ());
 retried!(Delete);

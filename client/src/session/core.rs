@@ -130,7 +130,13 @@ pub(crate) enum Closing {
 }
 
 impl Core {
-    pub(crate) fn new(terms: Terms, line: Arc<Line>, resume: Option<Granted>, last_zxid: Zxid) -> Self {
+    pub(crate) fn new(
+        terms: Terms,
+        line: Arc<Line>,
+        resume: Option<Granted>,
+        last_zxid: Zxid,
+        identities: Vec<(String, Bytes)>,
+    ) -> Self {
         Self {
             codec: FrameCodec::new(terms.frame_bytes_max.saturating_mul(8).max(1 << 20)),
             terms,
@@ -141,7 +147,7 @@ impl Core {
             session: resume,
             last_zxid,
             registry: Registry::default(),
-            identities: Vec::new(),
+            identities,
             up: None,
             lease: Lease::default(),
             closing: None,
@@ -188,7 +194,10 @@ impl Core {
         };
         let timeout = Duration::from_millis(timeout);
         let read_only = response.read_only == Some(true);
-        let resumed = self.session.as_ref().is_some_and(|session| session.id == id);
+        let resumed = self
+            .session
+            .as_ref()
+            .is_some_and(|session| session.id == id);
         // What a read-only server grants is nothing that another server would know.
         if !read_only {
             self.session = Some(Granted {
@@ -229,7 +238,8 @@ impl Core {
         self.registry.note_gap(self.last_zxid);
         for request in self.registry.requests(self.last_zxid) {
             // The older request is known to older servers as well.
-            let is_new = !(request.persistent.is_empty() && request.persistent_recursive.is_empty());
+            let is_new =
+                !(request.persistent.is_empty() && request.persistent_recursive.is_empty());
             let request = if is_new {
                 Request::SetWatches2(request)
             } else {
@@ -323,7 +333,9 @@ impl Core {
 
     /// Reads what has come.
     pub(crate) fn read(&mut self, now: Instant, input: &mut BytesMut) -> Result<(), Broken> {
-        let Some(up) = &mut self.up else { return Ok(()) };
+        let Some(up) = &mut self.up else {
+            return Ok(());
+        };
         up.last_heard = now;
         let mut released = (0, 0);
         let read = loop {
@@ -354,7 +366,9 @@ impl Core {
             _ => {}
         }
         let Some(flight) = self.in_flight.pop_front() else {
-            return Err(Broken::Protocol("an answer that nobody asked for".to_owned()));
+            return Err(Broken::Protocol(
+                "an answer that nobody asked for".to_owned(),
+            ));
         };
         released.0 += 1;
         released.1 += flight.call.cost();
@@ -381,11 +395,7 @@ impl Core {
             if let Some(interest) = interest {
                 self.registry.add(interest);
             }
-            let answer = Answer {
-                zxid: header.zxid,
-                body,
-            };
-            call.answer(Ok(answer));
+            call.answer(Ok(Answer { body }));
             return Ok(());
         }
         let reason = Reason::from_code(header.err);
@@ -419,7 +429,9 @@ impl Core {
     }
 
     fn ponged(&mut self, body: &[u8]) -> Result<(), Broken> {
-        let Some(up) = &mut self.up else { return Ok(()) };
+        let Some(up) = &mut self.up else {
+            return Ok(());
+        };
         let Some(sent) = up.pings.pop_front() else {
             return Err(Broken::Protocol("an answer to no ping".to_owned()));
         };
@@ -431,7 +443,9 @@ impl Core {
     }
 
     fn authenticated(&mut self, header: ReplyHeader) -> Result<(), Broken> {
-        let Some(up) = &mut self.up else { return Ok(()) };
+        let Some(up) = &mut self.up else {
+            return Ok(());
+        };
         let reply = up.auths.pop_front().flatten();
         if header.err == 0 {
             if let Some(reply) = reply {
@@ -441,20 +455,26 @@ impl Core {
         }
         if let Some(reply) = reply {
             let target = Target::write("authenticate", "");
-            reply.send(Err(Error::AuthFailed { target, sent: true })).ok();
+            reply
+                .send(Err(Error::AuthFailed { target, sent: true }))
+                .ok();
         }
         Err(Broken::Over(Over::AuthFailed))
     }
 
     fn watches_set(&mut self, header: ReplyHeader) -> Result<(), Broken> {
-        let Some(up) = &mut self.up else { return Ok(()) };
+        let Some(up) = &mut self.up else {
+            return Ok(());
+        };
         if up.set_watches == 0 {
             return Err(Broken::Protocol("an answer to no setWatches".to_owned()));
         }
         up.set_watches -= 1;
         if header.err != 0 {
             let reason = Reason::from_code(header.err);
-            return Err(Broken::Protocol(format!("watches were not set again ({reason})")));
+            return Err(Broken::Protocol(format!(
+                "watches were not set again ({reason})"
+            )));
         }
         Ok(())
     }
@@ -467,7 +487,11 @@ impl Core {
         }
         // A watch of the same path may be under way, and would be removed as well.
         let path = &*watcher.path;
-        let is_wanted = |call: &Call| call.interest.as_ref().is_some_and(|i| *i.watcher.path == *path);
+        let is_wanted = |call: &Call| {
+            call.interest
+                .as_ref()
+                .is_some_and(|i| *i.watcher.path == *path)
+        };
         if self.waiting.iter().any(is_wanted)
             || self.in_flight.iter().any(|flight| is_wanted(&flight.call))
         {

@@ -158,7 +158,11 @@ mod tests {
             lease.sent(at(ms));
         }
         lease.prove_reached(at(10_500));
-        assert_eq!(lease.deadline(), Some(at(11_100)), "10,250 and before are told");
+        assert_eq!(
+            lease.deadline(),
+            Some(at(11_100)),
+            "10,250 and before are told"
+        );
         lease.prove_reached(at(10_550));
         assert_eq!(lease.deadline(), Some(at(11_300)));
     }

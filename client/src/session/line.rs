@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use quorate_protocol::{OpCode, Zxid};
+use quorate_protocol::OpCode;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
@@ -87,11 +87,9 @@ impl Call {
     }
 }
 
-/// What came back, with the error code 0.
+/// What came back behind a header with the error code 0.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
-    pub(crate) zxid: Zxid,
-    /// Behind the header.
     pub(crate) body: Bytes,
 }
 
@@ -288,7 +286,9 @@ impl Line {
     pub(crate) fn next_late(&self) -> Option<Instant> {
         let state = self.state.lock();
         let parked = state.parked.iter();
-        parked.filter_map(|parked| parked.0.lock().as_ref()?.send_by).min()
+        parked
+            .filter_map(|parked| parked.0.lock().as_ref()?.send_by)
+            .min()
     }
 
     /// Ends the line: everything in it is returned, to be answered, and nothing joins any more.
@@ -311,7 +311,10 @@ impl Line {
                 state.bytes -= call.cost();
             }
         }
-        let parked = state.parked.drain(..).filter_map(|parked| parked.0.lock().take());
+        let parked = state
+            .parked
+            .drain(..)
+            .filter_map(|parked| parked.0.lock().take());
         rest.extend(parked.map(Work::Call));
         state.empty = 0;
         rest
@@ -446,7 +449,10 @@ mod tests {
         assert_eq!(line.end(Over::Expired).len(), 2);
         let (third, mut answer) = call(3);
         assert!(line.join(third).is_none());
-        let error = answer.try_recv().expect("it is answered").expect_err("it fails");
+        let error = answer
+            .try_recv()
+            .expect("it is answered")
+            .expect_err("it fails");
         assert!(matches!(error, Error::SessionExpired { sent: false, .. }));
     }
 }

@@ -60,7 +60,7 @@ impl SessionState {
 #[derive(Debug)]
 pub struct SessionStates {
     receiver: watch::Receiver<SessionState>,
-    changed: Pin<Box<ChangedFuture>>,
+    changed: ChangedFuture,
 }
 
 type ChangedFuture = tokio_util::sync::ReusableBoxFuture<
@@ -84,10 +84,7 @@ async fn changed(
 impl SessionStates {
     pub(crate) fn new(receiver: watch::Receiver<SessionState>) -> Self {
         let changed = ChangedFuture::new(changed(receiver.clone()));
-        Self {
-            receiver,
-            changed: Box::pin(changed),
-        }
+        Self { receiver, changed }
     }
 
     /// The state now.

@@ -20,7 +20,7 @@ use super::state::SessionState;
 use super::ticket::SessionTicket;
 use crate::connect_string::Host;
 use crate::dial::hosts::Hosts;
-use crate::dial::{DialError, Dialled, Dialer};
+use crate::dial::{DialError, Dialer, Dialled};
 use crate::metrics::Metrics;
 
 /// Room for what a server sends at a time.
@@ -68,7 +68,7 @@ pub(crate) struct Shared {
 pub(crate) struct Task {
     pub(crate) core: Core,
     pub(crate) dialer: Arc<Dialer>,
-    pub(crate) hosts: Hosts,
+    pub(crate) hosts: Hosts<SmallRng>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) on_expiry: OnExpiry,
     /// Of one attempt to connect; `None` for what the session's timeout leaves.
@@ -97,7 +97,7 @@ impl From<Broken> for Ended {
 }
 
 /// Draws what decides the order of hosts and the length of pauses.
-pub(crate) fn random() -> SmallRng {
+pub(crate) fn random_numbers() -> SmallRng {
     SmallRng::from_rng(&mut rand::rng())
 }
 
@@ -185,7 +185,6 @@ impl Task {
 
     /// Tries the hosts in turn until one takes us in. Meanwhile what cannot wait fails.
     async fn connect(&mut self, pause: &mut Duration) -> Result<(Dialled, Attached), Ended> {
-        let mut tried = 0;
         let given_up = Instant::now() + self.core.timeout().max(CLOSE_PATIENCE);
         loop {
             // Nobody is left who could want the session's end to be known.
@@ -194,7 +193,11 @@ impl Task {
             {
                 return Err(Ended::Closed);
             }
-            let host = self.hosts.next(&mut self.random).clone();
+            // There is at least one: a connect string has no empty list.
+            let index = self.hosts.next().unwrap_or(0);
+            let Some(host) = self.dialer.hosts().get(index).cloned() else {
+                return Err(Ended::Closed);
+            };
             let asked = LeaseInstant::now();
             let request = self.core.connect_request();
             let dialer = Arc::clone(&self.dialer);
@@ -210,16 +213,15 @@ impl Task {
                         Attached::Expired => return Err(Ended::Over(Over::Expired)),
                         attached => {
                             tracing::debug!(address = %dialled.address, ?attached, "connected");
-                            self.hosts.connected();
+                            // When this one is lost, the others are the better guess.
+                            self.hosts.leave(index);
                             return Ok((dialled, attached));
                         }
                     }
                 }
                 Err(error) => self.on_failure(host, error),
             }
-            tried += 1;
-            if tried >= self.dialer.hosts().len() {
-                tried = 0;
+            if self.hosts.round_is_over() {
                 let random = self.random.random_range(0.5..1.0);
                 self.sleep_down(pause.mul_f64(random)).await?;
                 *pause = (*pause * 2).min(ROUND_PAUSE_MAX);

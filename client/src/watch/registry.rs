@@ -143,7 +143,12 @@ impl Registry {
                 watcher.sink.tell_once(event);
             }
         }
-        for watcher in self.persistent.get(event.path.as_str()).into_iter().flatten() {
+        for watcher in self
+            .persistent
+            .get(event.path.as_str())
+            .into_iter()
+            .flatten()
+        {
             watcher.sink.tell(event, last_zxid);
         }
         // A recursive watch sees the children themselves.
@@ -322,7 +327,10 @@ mod tests {
 
     #[test]
     fn ancestors_end_at_the_root() {
-        assert_eq!(with_ancestors("/a/b").collect::<Vec<_>>(), ["/a/b", "/a", "/"]);
+        assert_eq!(
+            with_ancestors("/a/b").collect::<Vec<_>>(),
+            ["/a/b", "/a", "/"]
+        );
         assert_eq!(with_ancestors("/").collect::<Vec<_>>(), ["/"]);
     }
 
@@ -343,7 +351,14 @@ mod tests {
         let mut registry = Registry::default();
         let long = "x".repeat(1000);
         let receivers: Vec<_> = (0..500)
-            .map(|number| once(&mut registry, Kind::Data, &format!("/{number}{long}"), number))
+            .map(|number| {
+                once(
+                    &mut registry,
+                    Kind::Data,
+                    &format!("/{number}{long}"),
+                    number,
+                )
+            })
             .collect();
         let requests = registry.requests(Zxid(9));
         let paths: usize = requests.iter().map(|request| request.data.len()).sum();

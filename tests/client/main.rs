@@ -1,0 +1,81 @@
+//! The client crate against Apache ZooKeeper 3.8 and against Quorate: every test runs against both.
+//!
+//! With `QUORATE_INTEROP_SERVERS=3` against three servers each, with `QUORATE_INTEROP_KILLS=5` while
+//! one of Quorate's others is killed every five seconds. `QUORATE_CLIENT_SUBJECT=quorate` or `apache`
+//! leaves one out.
+
+mod operations;
+mod sessions;
+mod watches;
+
+use std::time::Duration;
+
+use quorate_client::{Client, ClientBuilder};
+use quorate_tests::server::{Product, Server, Settings};
+use quorate_tests::skip::{Need, available};
+
+/// Far more than any of them takes.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// A server, and how to get a client of it.
+struct Scene {
+    server: Server,
+}
+
+impl Scene {
+    fn connect_string(&self) -> String {
+        self.server.address().to_string()
+    }
+
+    fn builder(&self) -> ClientBuilder {
+        Client::builder(&self.connect_string())
+    }
+
+    async fn client(&self) -> Client {
+        self.builder().connect().await.unwrap()
+    }
+
+    fn is_quorate(&self) -> bool {
+        self.server.product() == Product::Quorate
+    }
+}
+
+/// Plays a script against each product.
+fn against_both<F: Future<Output = ()>>(test: &'static str, script: impl Fn(Scene) -> F) {
+    against_both_with(test, &Settings::default(), script);
+}
+
+fn against_both_with<F: Future<Output = ()>>(
+    test: &'static str,
+    settings: &Settings,
+    script: impl Fn(Scene) -> F,
+) {
+    let wanted = std::env::var("QUORATE_CLIENT_SUBJECT").ok();
+    for (name, product) in [
+        ("quorate", Product::Quorate),
+        ("apache", Product::ApacheZookeeper),
+    ] {
+        if wanted.as_ref().is_some_and(|wanted| wanted != name) {
+            continue;
+        }
+        let needs: &[Need] = match product {
+            Product::Quorate => &[],
+            Product::ApacheZookeeper => &[Need::Jars(&["zookeeper", "slf4j-simple"])],
+        };
+        if !available(test, needs) {
+            continue;
+        }
+        let server = Server::start(product, settings).unwrap();
+        eprintln!("--- {test} against {name}");
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(async {
+                tokio::time::timeout(LIMIT, script(Scene { server }))
+                    .await
+                    .expect("it goes on for too long");
+            });
+    }
+}
