@@ -384,6 +384,58 @@ impl Consensus {
         pump::write(&self.raft, term, command, None).await
     }
 
+    /// As leader, ends a session as if it had been silent for its timeout. Returns a point of the log at
+    /// which it has ended; `None` where this server does not lead, or no longer. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`].
+    pub async fn expire_session(&self, session: SessionId) -> Result<Option<Zxid>, Stopped> {
+        loop {
+            let Leadership::Mine { term } = self.leadership() else {
+                return Ok(None);
+            };
+            let (attached_at, applied) = self.replica.inspect(|state| {
+                let attached_at = state.session(session).map(|session| session.attached_at);
+                (attached_at, state.last_zxid())
+            });
+            let Some(attached_at) = attached_at else {
+                return Ok(Some(applied));
+            };
+            let action = Action::ExpireSession {
+                session,
+                attached_at,
+            };
+            self.propose_own(term, action).await?;
+            let known = Leadership::Mine { term };
+            tokio::select! {
+                () = self.replica.until_changed(session, attached_at) => {}
+                _ = pump::leadership_after(&self.raft, self.author.server, known) => {}
+            }
+        }
+    }
+
+    /// Resolves when `zxid` has been applied here. Cancel safe.
+    pub async fn reach(&self, zxid: Zxid) {
+        self.replica.reach(zxid).await;
+    }
+
+    /// Tells `on_change` the term in which this server leads, or that it does not, now and whenever
+    /// that changes. Resolves when the engine has ended. Cancel safe.
+    pub async fn follow_leadership(&self, mut on_change: impl FnMut(Option<u64>)) {
+        let mut known = self.leadership();
+        loop {
+            on_change(match known {
+                Leadership::Mine { term } => Some(term),
+                Leadership::Other { .. } | Leadership::Unknown => None,
+            });
+            match pump::leadership_after(&self.raft, self.author.server, known).await {
+                Some(now) => known = now,
+                None => return,
+            }
+        }
+    }
+
     /// Has an answer given once a majority has confirmed a round that begins from now on.
     pub fn ask_round(&self, waiter: Waiter) {
         self.rounds.ask(waiter);
