@@ -7,9 +7,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use quorate_protocol::frame::{FrameCodec, write_frame};
 use quorate_protocol::handshake::{ConnectRequest, ConnectResponse};
-use quorate_protocol::request::{Auth, Create, GetData, PathOnly, SetWatches};
+use quorate_protocol::request::{Auth, Create, PathOnly, SetWatches, Watched};
 use quorate_protocol::{
-    AclEntry, ErrorCode, OpCode, Password, ReplyHeader, Request, RequestHeader, Response,
+    AclEntry, ErrorCode, Password, ReplyHeader, Request, RequestHeader, Response,
     SessionId, Xid, Zxid, jute,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -193,7 +193,7 @@ impl Conversation {
         let path = path.to_owned();
         let sync = Request::Sync(PathOnly { path: path.clone() });
         assert_eq!(self.call(&sync).await?, 0);
-        let get = Request::GetData(GetData { path, watch: false });
+        let get = Request::GetData(Watched { path, watch: false });
         let code = self.call(&get).await?;
         assert!(code == 0 || code == ErrorCode::NoNode.code(), "{code}");
         Ok(code == 0)
@@ -221,18 +221,18 @@ pub fn auth() -> Request {
 }
 
 pub fn set_watches() -> Request {
-    Request::SetWatches(SetWatches::default())
+    Request::SetWatches(SetWatches {
+        relative_zxid: Zxid::ZERO,
+        data: Vec::new(),
+        exist: Vec::new(),
+        child: Vec::new(),
+    })
 }
 
 pub fn watch(path: &str) -> Request {
-    Request::GetData(GetData {
+    Request::GetData(Watched {
         path: path.to_owned(),
         watch: true,
     })
 }
 
-pub fn close() -> Request {
-    Request::CloseSession
-}
-
-pub const PING: OpCode = OpCode::Ping;
