@@ -140,8 +140,11 @@ impl Board {
         }
     }
 
-    /// What tells that anything has changed since this call.
-    pub(crate) fn changes(&self) -> watch::Receiver<BTreeMap<u64, Status>> {
-        self.statuses.subscribe()
+    /// Resolves when another server leads than `leader`, or none. Cancel safe.
+    pub(crate) async fn led_otherwise(&self, leader: u64) {
+        let mut statuses = self.statuses.subscribe();
+        let otherwise = |statuses: &BTreeMap<u64, Status>| self.leader_of(statuses) != Some(leader);
+        // The sender is ours.
+        statuses.wait_for(otherwise).await.ok();
     }
 }

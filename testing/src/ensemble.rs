@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
 use quorate_protocol::SessionId;
@@ -14,6 +15,9 @@ use crate::builder::Builder;
 use crate::host::Host;
 use crate::server::Server;
 use crate::stage::Stage;
+
+/// Between attempts at what the leader could not do.
+const RETRY: Duration = Duration::from_millis(10);
 
 /// Servers inside this process, and what is between them and their clients.
 ///
@@ -126,14 +130,16 @@ impl Ensemble {
             .collect();
         let expired = async move {
             let (leader, zxid) = loop {
-                // From before the attempt, so that no change is missed.
-                let mut changes = board.changes();
                 let leader = board.led().await;
-                if let Some(zxid) = hosts[&leader].expire(session).await {
+                let expired = tokio::select! {
+                    expired = hosts[&leader].expire(session) => expired,
+                    () = board.led_otherwise(leader) => None,
+                };
+                if let Some(zxid) = expired {
                     break (leader, zxid);
                 }
-                // It leads no longer. The sender is the board's.
-                changes.changed().await.ok();
+                // A new leader takes a round trip to be able to.
+                tokio::time::sleep(RETRY).await;
             };
             let others = board.reached_from(leader);
             join_all(others.iter().map(|other| hosts[other].reach(zxid))).await;

@@ -385,7 +385,8 @@ impl Consensus {
     }
 
     /// As leader, ends a session as if it had been silent for its timeout. Returns a point of the log at
-    /// which it has ended; `None` where this server does not lead, or no longer. Cancel safe.
+    /// which it has ended; `None` where this server does not lead, or cannot do so yet, or no longer.
+    /// Cancel safe.
     ///
     /// # Errors
     ///
@@ -395,6 +396,13 @@ impl Consensus {
             let Leadership::Mine { term } = self.leadership() else {
                 return Ok(None);
             };
+            // A new leader may be yet to apply that the session was opened.
+            let Some(index) = rounds::confirm_leadership(&self.raft).await else {
+                return Ok(None);
+            };
+            let wait = self.raft.wait(None);
+            let applied = wait.applied_index_at_least(Some(index), "expire a session");
+            applied.await.map_err(|_| Stopped)?;
             let (attached_at, applied) = self.replica.inspect(|state| {
                 let attached_at = state.session(session).map(|session| session.attached_at);
                 (attached_at, state.last_zxid())
@@ -406,11 +414,12 @@ impl Consensus {
                 session,
                 attached_at,
             };
-            self.propose_own(term, action).await?;
-            let known = Leadership::Mine { term };
+            let command = self.author.own(action).ok_or(Stopped)?;
+            let refusals = Arc::default();
+            pump::write(&self.raft, term, command, Some(&refusals)).await?;
             tokio::select! {
                 () = self.replica.until_changed(session, attached_at) => {}
-                _ = pump::leadership_after(&self.raft, self.author.server, known) => {}
+                () = refusals.first() => return Ok(None),
             }
         }
     }

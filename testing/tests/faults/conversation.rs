@@ -9,8 +9,8 @@ use quorate_protocol::frame::{FrameCodec, write_frame};
 use quorate_protocol::handshake::{ConnectRequest, ConnectResponse};
 use quorate_protocol::request::{Auth, Create, PathOnly, SetWatches, Watched};
 use quorate_protocol::{
-    AclEntry, ErrorCode, Password, ReplyHeader, Request, RequestHeader, Response,
-    SessionId, Xid, Zxid, jute,
+    AclEntry, ErrorCode, Password, ReplyHeader, Request, RequestHeader, Response, SessionId, Xid,
+    Zxid, jute,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -20,24 +20,24 @@ use tokio::time::{Instant, sleep, timeout};
 const SILENCE: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug)]
-pub struct Session {
-    pub id: SessionId,
+pub(crate) struct Session {
+    pub(crate) id: SessionId,
     password: Password,
 }
 
 #[derive(Debug)]
-pub struct Conversation {
+pub(crate) struct Conversation {
     stream: TcpStream,
     input: BytesMut,
     next_xid: i32,
-    pub session: Session,
+    pub(crate) session: Session,
 }
 
 #[derive(Debug)]
-pub struct Reply {
-    pub xid: i32,
-    pub err: i32,
-    pub body: BytesMut,
+pub(crate) struct Reply {
+    pub(crate) xid: i32,
+    pub(crate) err: i32,
+    pub(crate) body: BytesMut,
 }
 
 fn broken(error: impl std::fmt::Display) -> io::Error {
@@ -49,7 +49,7 @@ async fn soon<T>(what: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     timeout(SILENCE, what).await.map_err(late)?
 }
 
-pub fn create(path: &str, flags: i32) -> Request {
+pub(crate) fn create(path: &str, flags: i32) -> Request {
     Request::Create(Create {
         path: path.to_owned(),
         data: Some(Bytes::from_static(b"data")),
@@ -58,17 +58,17 @@ pub fn create(path: &str, flags: i32) -> Request {
     })
 }
 
-pub const PERSISTENT: i32 = 0;
-pub const EPHEMERAL: i32 = 1;
+pub(crate) const PERSISTENT: i32 = 0;
+pub(crate) const EPHEMERAL: i32 = 1;
 
 impl Conversation {
     /// Opens a session.
-    pub async fn open(address: SocketAddr, session_timeout: Duration) -> io::Result<Self> {
+    pub(crate) async fn open(address: SocketAddr, session_timeout: Duration) -> io::Result<Self> {
         Self::hello(address, session_timeout, None).await
     }
 
     /// Opens a session as soon as the server takes any: it may have to hear of a majority first.
-    pub async fn open_in_time(address: SocketAddr) -> Self {
+    pub(crate) async fn open_in_time(address: SocketAddr) -> Self {
         let deadline = Instant::now() + SILENCE;
         loop {
             match Self::open(address, Duration::from_secs(30)).await {
@@ -80,7 +80,7 @@ impl Conversation {
     }
 
     /// Goes on with a session on a new connection.
-    pub async fn resume(address: SocketAddr, session: Session) -> io::Result<Self> {
+    pub(crate) async fn resume(address: SocketAddr, session: Session) -> io::Result<Self> {
         Self::hello(address, Duration::from_secs(30), Some(session)).await
     }
 
@@ -119,7 +119,7 @@ impl Conversation {
         Ok(conversation)
     }
 
-    pub async fn frame(&mut self) -> io::Result<BytesMut> {
+    pub(crate) async fn frame(&mut self) -> io::Result<BytesMut> {
         let codec = FrameCodec::new(1 << 20);
         loop {
             if let Some(frame) = codec.next_frame(&mut self.input).map_err(broken)? {
@@ -132,7 +132,7 @@ impl Conversation {
     }
 
     /// Sends a request; returns its xid.
-    pub async fn send(&mut self, request: &Request) -> io::Result<i32> {
+    pub(crate) async fn send(&mut self, request: &Request) -> io::Result<i32> {
         let xid = match request {
             Request::Ping => -2,
             Request::Auth(_) => -4,
@@ -157,7 +157,7 @@ impl Conversation {
     }
 
     /// What comes next: a reply, or a notification (xid -1).
-    pub async fn receive(&mut self) -> io::Result<Reply> {
+    pub(crate) async fn receive(&mut self) -> io::Result<Reply> {
         let frame = self.frame().await?;
         let mut body = &frame[..];
         let header: ReplyHeader = jute::decode_next(&mut body).map_err(broken)?;
@@ -169,7 +169,7 @@ impl Conversation {
     }
 
     /// Sends a request and expects what comes next to be its reply; the reply's error code.
-    pub async fn call(&mut self, request: &Request) -> io::Result<i32> {
+    pub(crate) async fn call(&mut self, request: &Request) -> io::Result<i32> {
         let xid = self.send(request).await?;
         let reply = self.receive().await?;
         if reply.xid != xid {
@@ -181,7 +181,7 @@ impl Conversation {
         Ok(reply.err)
     }
 
-    pub async fn create(&mut self, path: &str) -> io::Result<()> {
+    pub(crate) async fn create(&mut self, path: &str) -> io::Result<()> {
         match self.call(&create(path, PERSISTENT)).await? {
             0 => Ok(()),
             code => Err(broken(format!("{path} was not created: {code}"))),
@@ -189,7 +189,7 @@ impl Conversation {
     }
 
     /// Whether a znode is there, after whatever was committed before.
-    pub async fn has(&mut self, path: &str) -> io::Result<bool> {
+    pub(crate) async fn has(&mut self, path: &str) -> io::Result<bool> {
         let path = path.to_owned();
         let sync = Request::Sync(PathOnly { path: path.clone() });
         assert_eq!(self.call(&sync).await?, 0);
@@ -199,20 +199,23 @@ impl Conversation {
         Ok(code == 0)
     }
 
-    pub async fn ping(&mut self) -> io::Result<()> {
+    pub(crate) async fn ping(&mut self) -> io::Result<()> {
         self.call(&Request::Ping).await.map(drop)
     }
 
     /// Waits for the end of the connection; anything else is a failure.
-    pub async fn assert_cut(&mut self) {
+    pub(crate) async fn assert_cut(&mut self) {
         let heard = self.receive().await;
         let error = heard.expect_err("the connection is cut");
         let is_end = error.kind() != io::ErrorKind::TimedOut;
-        assert!(is_end && error.kind() != io::ErrorKind::InvalidData, "{error}");
+        assert!(
+            is_end && error.kind() != io::ErrorKind::InvalidData,
+            "{error}"
+        );
     }
 }
 
-pub fn auth() -> Request {
+pub(crate) fn auth() -> Request {
     Request::Auth(Auth {
         auth_type: 0,
         scheme: Some("digest".to_owned()),
@@ -220,7 +223,7 @@ pub fn auth() -> Request {
     })
 }
 
-pub fn set_watches() -> Request {
+pub(crate) fn set_watches() -> Request {
     Request::SetWatches(SetWatches {
         relative_zxid: Zxid::ZERO,
         data: Vec::new(),
@@ -229,10 +232,9 @@ pub fn set_watches() -> Request {
     })
 }
 
-pub fn watch(path: &str) -> Request {
+pub(crate) fn watch(path: &str) -> Request {
     Request::GetData(Watched {
         path: path.to_owned(),
         watch: true,
     })
 }
-
