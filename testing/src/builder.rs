@@ -15,9 +15,11 @@ use crate::{Ensemble, Error};
 
 /// As many as votes are of use.
 pub(crate) const SERVERS_MAX: usize = 9;
-/// Short, so that what is counted in ticks happens while a test waits for it: a server that is cut
-/// off turns its clients away after ten.
+/// Short, so that what is counted in ticks happens while a test waits for it.
 const TICK: Duration = Duration::from_millis(100);
+/// How many ticks a server may hear of no majority. An election takes about half a second, and a few
+/// times that where votes are split or the machine is busy: who is left must not take that for more.
+const SYNC_LIMIT_TICKS: u32 = 20;
 /// Any timeout that a service asks for is granted.
 const SESSION_TIMEOUT_MAX: Duration = Duration::from_secs(300);
 /// Far more than anything takes, also on a busy machine.
@@ -85,7 +87,8 @@ impl Builder {
     }
 
     /// ZooKeeper's `tickTime`; 100 ms by default. Sessions end up to a tick late, and a server that
-    /// hears of no majority turns its clients away after ten.
+    /// hears of no majority turns its clients away after `syncLimit` of them, which are 20: well above
+    /// the half second that an election takes.
     #[must_use]
     pub fn tick(mut self, tick: Duration) -> Self {
         self.tick = tick;
@@ -187,7 +190,7 @@ impl Builder {
             ("quorate.serverId", id.to_string()),
             ("tickTime", ms(self.tick)),
             ("initLimit", "100".to_owned()),
-            ("syncLimit", "10".to_owned()),
+            ("syncLimit", SYNC_LIMIT_TICKS.to_string()),
             ("maxSessionTimeout", ms(self.session_timeout_max)),
             ("maxClientCnxns", "0".to_owned()),
             ("4lw.commands.whitelist", "*".to_owned()),
