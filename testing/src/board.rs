@@ -14,6 +14,8 @@ use crate::Error;
 pub(crate) struct Status {
     /// Where its client port is; `None` while it is down.
     pub(crate) client_address: Option<SocketAddr>,
+    /// It was told to stand still.
+    pub(crate) frozen: bool,
     /// It has caught up since it was started.
     pub(crate) ready: bool,
     /// The term in which it leads.
@@ -23,6 +25,11 @@ pub(crate) struct Status {
 impl Status {
     pub(crate) fn is_up(&self) -> bool {
         self.client_address.is_some()
+    }
+
+    /// Whether the others hear it.
+    fn takes_part(&self) -> bool {
+        self.is_up() && !self.frozen
     }
 }
 
@@ -88,15 +95,15 @@ impl Board {
         statuses: &BTreeMap<u64, Status>,
         server: u64,
     ) -> impl Iterator<Item = u64> + use<'_> {
-        let up = statuses.iter().filter(|(_, status)| status.is_up());
+        let up = statuses.iter().filter(|(_, status)| status.takes_part());
         let up: Vec<u64> = up.map(|(other, _)| *other).collect();
         up.into_iter()
             .filter(move |other| *other == server || self.links.are_open(server, *other))
     }
 
     fn majority_of(&self, statuses: &BTreeMap<u64, Status>, server: u64) -> bool {
-        let is_up = statuses.get(&server).is_some_and(Status::is_up);
-        is_up && self.reached(statuses, server).count() > statuses.len() / 2
+        let takes_part = statuses.get(&server).is_some_and(Status::takes_part);
+        takes_part && self.reached(statuses, server).count() > statuses.len() / 2
     }
 
     /// One that was cut off may believe for a while that it still leads: the highest term counts.

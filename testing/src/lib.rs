@@ -120,7 +120,7 @@
 //! | keeps its session on a slow network | [`Server::delay`] |
 //! | trusts no garbled answer | [`Server::corrupt_reply`] |
 //! | gives up what it held when its session expires | [`Ensemble::expire`] |
-//! | survives the loss of any one server | [`Server::kill`], [`Ensemble::partition`] |
+//! | survives the loss of any one server | [`Server::kill`], [`Server::freeze`], [`Ensemble::partition`] |
 //!
 //! # Fidelity
 //!
@@ -128,6 +128,8 @@
 //!   was given. A power failure, which takes unsynced data along, is not tried here.
 //! - A partition ends the connections between servers at once, where a network would have them time
 //!   out.
+//! - A server that starts waits for its disk a few times. Where that is slow, let `TMPDIR` name a folder
+//!   in memory.
 //! - Time is real. Sessions expire by their timeouts, or by [`Ensemble::expire`] at once.
 
 #![warn(missing_docs)]

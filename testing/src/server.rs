@@ -124,6 +124,25 @@ impl Server {
         }
     }
 
+    /// Has it stand still, as by `SIGSTOP`: its connections stay, and nothing is said on them. The others
+    /// go on without it. It can be stopped or killed all the same.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotRunning`].
+    pub async fn freeze(&self) -> Result<(), Error> {
+        let host = Arc::clone(&self.host);
+        let what = format!("server {} to stand still", self.id);
+        self.proxy
+            .run(what, async move { host.freeze().await })
+            .await
+    }
+
+    /// Lets it go on after [`Server::freeze`].
+    pub fn thaw(&self) {
+        self.host.thaw();
+    }
+
     /// Waits until it has caught up with the others since it was started. A server that was cut off
     /// meanwhile counts: it was there before.
     ///

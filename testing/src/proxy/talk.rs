@@ -176,3 +176,97 @@ fn corrupt(output: &mut BytesMut, mut frame: BytesMut, corruption: Corruption) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::{BufMut, BytesMut};
+    use quorate_protocol::OpCode;
+
+    use super::{Faults, Next, Talk};
+
+    fn frame(words: &[i32]) -> BytesMut {
+        let mut frame = BytesMut::new();
+        frame.put_i32(i32::try_from(words.len() * 4).expect("short"));
+        for word in words {
+            frame.put_i32(*word);
+        }
+        frame
+    }
+
+    /// A request's or a reply's first words.
+    fn request(xid: i32, op: OpCode) -> BytesMut {
+        frame(&[xid, op.code(), 7, 7])
+    }
+
+    fn reply(xid: i32) -> BytesMut {
+        frame(&[xid, 0, 1, 0, 9])
+    }
+
+    /// Passes `bytes` on one by one.
+    fn trickle(
+        bytes: &BytesMut,
+        mut pass: impl FnMut(&mut BytesMut, &mut BytesMut) -> Next,
+    ) -> BytesMut {
+        let (mut input, mut output) = (BytesMut::new(), BytesMut::new());
+        for byte in bytes {
+            input.put_u8(*byte);
+            assert!(matches!(pass(&mut input, &mut output), Next::Read));
+        }
+        output
+    }
+
+    fn joined(frames: &[BytesMut]) -> BytesMut {
+        frames.concat().as_slice().into()
+    }
+
+    #[test]
+    fn what_no_fault_strikes_is_passed_on_as_it_is_whatever_pieces_it_comes_in() {
+        let faults = Faults::default();
+        let mut talk = Talk::default();
+        let asked = joined(&[
+            frame(&[0, 0, 0, 0]),
+            request(1, OpCode::Create),
+            request(7, OpCode::Ping),
+            request(-4, OpCode::Auth),
+            request(-8, OpCode::SetWatches),
+            frame(&[5]),
+            frame(&[]),
+        ]);
+        let passed = trickle(&asked, |input, output| {
+            talk.requests(input, output, &faults)
+        });
+        assert_eq!(passed, asked);
+        // The two that are no requests are owed no answer.
+        assert_eq!(talk.open_count(), 5);
+        let answers = [
+            reply(0),
+            reply(-4),
+            reply(-1),
+            reply(1),
+            reply(-2),
+            reply(-8),
+        ];
+        let answers = joined(&answers);
+        let passed = trickle(&answers, |input, output| talk.replies(input, output));
+        assert_eq!(passed, answers);
+        assert_eq!(talk.open_count(), 0);
+    }
+
+    #[test]
+    fn what_is_not_of_the_protocol_is_passed_on_both_ways() {
+        for word in ["ruok", "GET / HTTP/1.1\r\n\r\n", "\u{ff}\u{fe}\u{fd}"] {
+            let mut talk = Talk::default();
+            let faults = Faults::default();
+            let asked = BytesMut::from(word.as_bytes());
+            let passed = trickle(&asked, |input, output| {
+                talk.requests(input, output, &faults)
+            });
+            assert_eq!(passed, asked);
+            // Would be a frame, if it were of the protocol.
+            let answer = BytesMut::from(&b"\0\0\x01\0no"[..]);
+            let passed = trickle(&answer, |input, output| talk.replies(input, output));
+            assert_eq!(passed, answer);
+            assert_eq!(talk.open_count(), 0);
+        }
+    }
+}

@@ -204,3 +204,34 @@ async fn a_session_can_be_expired_while_its_server_is_down() {
     let mut other = open(&ensemble, leader % 3 + 1).await;
     assert!(!other.has("/e").await.expect("an answer"));
 }
+
+#[tokio::test]
+async fn a_leader_that_stands_still_is_replaced_and_follows_when_it_goes_on() {
+    let ensemble = start(3).await;
+    let first = ensemble.wait_for_leader().await.expect("a leader");
+    let other = first % 3 + 1;
+    let mut client = open(&ensemble, other).await;
+    ensemble.server(first).freeze().await.expect("it runs");
+    assert_ne!(ensemble.leader(), Some(first));
+    assert_ne!(ensemble.wait_for_leader().await.expect("another"), first);
+    while client.create("/a").await.is_err() {
+        client = Conversation::open_in_time(ensemble.server(other).address()).await;
+        if client.has("/a").await.unwrap_or(false) {
+            break;
+        }
+    }
+    // It accepts, and says nothing.
+    TcpStream::connect(ensemble.server(first).address())
+        .await
+        .expect("its sockets stay");
+    ensemble.server(first).thaw();
+    let mut client = Conversation::open_in_time(ensemble.server(first).address()).await;
+    assert!(client.has("/a").await.expect("an answer"));
+
+    ensemble.server(first).freeze().await.expect("it runs");
+    ensemble.server(first).kill().await.expect("also like this");
+    ensemble.server(first).start().await.expect("it starts");
+    ensemble.server(first).freeze().await.expect("it runs");
+    // And the end of all of them.
+    drop(ensemble);
+}
