@@ -297,6 +297,12 @@ impl Server {
         self.consensus.follow_leadership(on_change).await;
     }
 
+    /// Has this server stand for election at once, unless somebody leads: for one that knows the others
+    /// to be there, and need not wait for a timeout. Nobody has to vote for it.
+    pub async fn stand_for_election(&self) {
+        self.consensus.stand_for_election().await;
+    }
+
     /// Ends a session as if it had been silent for its timeout. Returns a point of the log at which it
     /// has ended, or `None` if this server does not lead.
     ///

@@ -59,12 +59,14 @@ impl Ensemble {
 
     /// Starts all at once: they need each other.
     pub(crate) async fn start_all(&self) -> Result<(), Error> {
-        let starting: Vec<_> = self.servers.iter().map(Server::starting).collect();
+        let launches: Vec<_> = self.servers.iter().map(Server::launch).collect();
+        let first = Arc::clone(self.servers[0].host());
         let board = self.board.clone();
         let ids: Vec<u64> = self.servers.iter().map(Server::id).collect();
         let started = async move {
-            try_join_all(starting).await?;
-            // The first of them did not wait for the others.
+            try_join_all(launches).await?;
+            // Those that tried before found too few, and would wait for a timeout to try again.
+            first.stand_for_election();
             try_join_all(ids.into_iter().map(|id| board.ready(id))).await?;
             Ok(())
         };

@@ -54,6 +54,7 @@ enum Order {
     Stop,
     /// To end at once.
     Kill,
+    StandForElection,
     Expire(SessionId, oneshot::Sender<Option<Zxid>>),
     /// To stand still, once it has said so, until the other end is gone.
     Freeze(oneshot::Sender<()>, std::sync::mpsc::Receiver<()>),
@@ -195,6 +196,11 @@ impl Host {
         }
     }
 
+    /// Has the server stand for election, unless somebody leads.
+    pub(crate) fn stand_for_election(&self) {
+        self.order(Order::StandForElection);
+    }
+
     /// Has the server, as leader, end a session. `None` if it does not lead, or is down.
     pub(crate) async fn expire(&self, session: SessionId) -> Option<Zxid> {
         let (answer, answered) = oneshot::channel();
@@ -331,6 +337,9 @@ async fn until_ordered(
                     said.send(()).ok();
                     // Blocks the only thread, as is meant. Nothing is ever sent.
                     waits.recv().ok();
+                }
+                Some(Order::StandForElection) => {
+                    work.push(Box::pin(server.stand_for_election()));
                 }
                 Some(Order::Expire(session, answer)) => work.push(Box::pin(async move {
                     let expired = server.expire_session(session).await;

@@ -103,23 +103,27 @@ impl Server {
     ///
     /// [`Error::Running`], or why it does not start.
     pub async fn start(&self) -> Result<(), Error> {
-        let work = self.starting();
-        let what = format!("server {} to start", self.id);
-        self.proxy.run(what, work).await
-    }
-
-    /// Not on the test's own runtime.
-    pub(crate) fn starting(
-        &self,
-    ) -> impl Future<Output = Result<(), Error>> + Send + use<> + 'static {
-        let (host, proxy) = (Arc::clone(&self.host), self.proxy.clone());
+        let launched = self.launch();
         let (board, id) = (self.board.clone(), self.id);
-        async move {
-            let address = host.start().await?;
-            proxy.lead_to(Some(address)).await;
+        let started = async move {
+            launched.await?;
             if board.has_majority(id) {
                 board.ready(id).await?;
             }
+            Ok(())
+        };
+        let what = format!("server {id} to start");
+        self.proxy.run(what, started).await
+    }
+
+    /// Starts it, and has clients find it. Not to be polled on the test's own runtime.
+    pub(crate) fn launch(
+        &self,
+    ) -> impl Future<Output = Result<(), Error>> + Send + use<> + 'static {
+        let (host, proxy) = (Arc::clone(&self.host), self.proxy.clone());
+        async move {
+            let address = host.start().await?;
+            proxy.lead_to(Some(address)).await;
             Ok(())
         }
     }

@@ -424,6 +424,12 @@ impl Consensus {
         }
     }
 
+    /// Has this server stand for election at once, unless somebody leads. Nobody has to vote for it.
+    pub async fn stand_for_election(&self) {
+        // An engine that has ended is elected by nobody.
+        self.raft.trigger().elect(true).await.ok();
+    }
+
     /// Resolves when `zxid` has been applied here. Cancel safe.
     pub async fn reach(&self, zxid: Zxid) {
         self.replica.reach(zxid).await;
