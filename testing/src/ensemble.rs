@@ -116,6 +116,12 @@ impl Ensemble {
         self.run("a server to lead".to_owned(), led).await
     }
 
+    /// The server that a client with this session is connected to.
+    pub fn server_of(&self, session: impl Into<i64>) -> Option<&Server> {
+        let session = session.into();
+        self.servers.iter().find(|server| server.serves(session))
+    }
+
     /// Ends a session as if its client had been silent for its timeout: its ephemeral znodes go, and
     /// its client hears that it has expired. On return it has ended on the leader, and on all servers
     /// that are connected with it. One that had ended before is left as it is.

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use quorate_protocol::SessionId;
+
 use crate::Error;
 use crate::board::Board;
 use crate::host::Host;
@@ -161,6 +163,28 @@ impl Server {
         let what = format!("server {server} to serve");
         let ready = async move { board.ready(server).await };
         self.proxy.run(what, ready).await
+    }
+
+    /// Whether a client with this session is connected to it. A connection that was just cut may count for
+    /// a moment longer.
+    pub fn serves(&self, session: impl Into<i64>) -> bool {
+        SessionId::new(session.into()).is_some_and(|session| self.proxy.serves(session))
+    }
+
+    /// Waits until a client with this session is connected to it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSession`] for 0, or [`Error::Late`]: it does not come.
+    pub async fn wait_until_it_serves(&self, session: impl Into<i64>) -> Result<(), Error> {
+        let session = SessionId::new(session.into()).ok_or(Error::NoSession)?;
+        let proxy = self.proxy.clone();
+        let served = async move {
+            proxy.until_serving(session).await;
+            Ok(())
+        };
+        let what = format!("session {session} to be on server {}", self.id);
+        self.proxy.run(what, served).await
     }
 
     /// Cuts all connections of clients, in the middle of whatever was under way. They may connect

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use parking_lot::Mutex;
+use quorate_protocol::SessionId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -31,6 +32,31 @@ enum Over {
 impl From<io::Error> for Over {
     fn from(_: io::Error) -> Self {
         Self::Broken
+    }
+}
+
+/// A session is served on a connection, as long as this is there.
+struct Served<'a> {
+    shared: &'a Shared,
+    session: SessionId,
+}
+
+impl<'a> Served<'a> {
+    fn new(shared: &'a Shared, session: SessionId) -> Self {
+        shared
+            .sessions
+            .send_modify(|sessions| sessions.push(session));
+        Self { shared, session }
+    }
+}
+
+impl Drop for Served<'_> {
+    fn drop(&mut self) {
+        self.shared.sessions.send_modify(|sessions| {
+            if let Some(at) = sessions.iter().position(|session| *session == self.session) {
+                sessions.swap_remove(at);
+            }
+        });
     }
 }
 
@@ -145,6 +171,7 @@ async fn deliver_replies(
 ) -> Result<(), Over> {
     let mut settings = shared.settings.subscribe();
     let (mut input, mut output) = (BytesMut::new(), BytesMut::new());
+    let mut served = None;
     while let Some((at, piece)) = pieces.recv().await {
         hold(&mut settings, at).await;
         if piece.is_empty() {
@@ -152,6 +179,10 @@ async fn deliver_replies(
         }
         input.unsplit(piece);
         let next = talk.lock().replies(&mut input, &mut output);
+        if served.is_none() {
+            let session = talk.lock().session();
+            served = session.map(|session| Served::new(shared, session));
+        }
         to.write_all(&output.split()).await?;
         // Not before the client has its answers.
         open.send_replace(talk.lock().open_count());

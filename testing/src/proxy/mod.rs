@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use quorate_protocol::SessionId;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -58,6 +59,8 @@ struct Shared {
     /// The settings by which it now listens, or does not.
     obeyed: watch::Sender<Settings>,
     faults: Faults,
+    /// The sessions of the clients that are connected, one for each connection.
+    sessions: watch::Sender<Vec<SessionId>>,
 }
 
 impl Proxy {
@@ -68,6 +71,7 @@ impl Proxy {
             settings: watch::Sender::default(),
             obeyed: watch::Sender::default(),
             faults: Faults::default(),
+            sessions: watch::Sender::default(),
         });
         director.spawn(accept(Arc::clone(&shared)));
         Self {
@@ -116,6 +120,20 @@ impl Proxy {
 
     pub(crate) fn strike(&self, which: Which, action: Action) -> Fault {
         self.shared.faults.arm(which, action, self.director.clone())
+    }
+
+    pub(crate) fn serves(&self, session: SessionId) -> bool {
+        self.shared.sessions.borrow().contains(&session)
+    }
+
+    /// Resolves when a client with this session is connected. Cancel safe.
+    pub(crate) async fn until_serving(&self, session: SessionId) {
+        let mut sessions = self.shared.sessions.subscribe();
+        // The sender is ours.
+        sessions
+            .wait_for(|sessions| sessions.contains(&session))
+            .await
+            .ok();
     }
 
     pub(crate) fn disarm(&self) {

@@ -6,7 +6,8 @@ use std::collections::VecDeque;
 
 use bytes::{BufMut, BytesMut};
 use quorate_protocol::frame::FrameCodec;
-use quorate_protocol::{OpCode, ReplyHeader, RequestHeader, Xid, jute};
+use quorate_protocol::handshake::ConnectResponse;
+use quorate_protocol::{OpCode, ReplyHeader, RequestHeader, SessionId, Xid, jute};
 
 use super::faults::{Action, Armed, Corruption, Faults, Kind};
 
@@ -22,6 +23,8 @@ pub(super) struct Talk {
     is_raw: bool,
     has_asked: bool,
     has_answered: bool,
+    /// What the answer to the handshake granted.
+    session: Option<SessionId>,
     /// Requests that were passed on and not answered, in their order.
     open: VecDeque<Open>,
 }
@@ -51,12 +54,18 @@ impl Default for Talk {
             is_raw: false,
             has_asked: false,
             has_answered: false,
+            session: None,
             open: VecDeque::new(),
         }
     }
 }
 
 impl Talk {
+    /// The session that is served on this connection, once the client is told of it.
+    pub(super) fn session(&self) -> Option<SessionId> {
+        self.session
+    }
+
     /// How many requests that were passed on have no answer yet.
     pub(super) fn open_count(&self) -> usize {
         self.open.len()
@@ -104,16 +113,27 @@ impl Talk {
     /// Moves from `input` to `output` what may be passed on to the client.
     pub(super) fn replies(&mut self, input: &mut BytesMut, output: &mut BytesMut) -> Next {
         while let Some(frame) = self.next_frame(input, output) {
-            let xid = if self.has_answered {
-                let header = jute::decode_next::<ReplyHeader>(&mut &frame[..]);
-                header.ok().map(|header| header.xid)
-            } else {
-                self.has_answered = true;
+            let is_greeting = !std::mem::replace(&mut self.has_answered, true);
+            let xid = if is_greeting {
                 None
+            } else {
+                match jute::decode_next::<ReplyHeader>(&mut &frame[..]) {
+                    Ok(header) => Some(header.xid),
+                    // For the client to judge.
+                    Err(_) => {
+                        pass_on(output, &frame);
+                        continue;
+                    }
+                }
             };
             let fault = self.close(xid).and_then(|open| open.fault);
             match fault {
-                None => pass_on(output, &frame),
+                None => {
+                    if is_greeting {
+                        self.note_session(&frame);
+                    }
+                    pass_on(output, &frame);
+                }
                 Some(fault) => match fault.action {
                     Action::CutBefore | Action::CutAfter => return Next::Cut(fault),
                     Action::Withhold => fault.happened(),
@@ -125,6 +145,11 @@ impl Talk {
             }
         }
         Next::Read
+    }
+
+    fn note_session(&mut self, greeting: &[u8]) {
+        let response = ConnectResponse::decode(greeting).ok();
+        self.session = response.and_then(|response| response.session_id);
     }
 
     /// The request that a reply answers. Notifications answer none. Replies to pings and auth packets

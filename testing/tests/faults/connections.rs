@@ -251,3 +251,30 @@ async fn a_fault_that_never_strikes_is_an_error_after_a_while() {
     assert!(!fault.has_happened());
     fault.happened().await.expect_err("nothing can happen now");
 }
+
+#[tokio::test]
+async fn where_a_session_is_served_is_known_at_once() {
+    let ensemble = quorate_testing::Ensemble::start(3)
+        .await
+        .expect("it starts");
+    let id = |server: Option<&Server>| server.map(Server::id);
+    let first = Conversation::open(ensemble.server(2).address(), SESSION_TIMEOUT).await;
+    let mut first = first.expect("a session");
+    assert_eq!(id(ensemble.server_of(first.session.id)), Some(2));
+    // Not by one who only tries.
+    let fault = ensemble.server(3).cut_after_commit(Which::Handshake);
+    Conversation::resume(ensemble.server(3).address(), first.session)
+        .await
+        .expect_err("it is cut");
+    assert!(fault.has_happened());
+    assert!(!ensemble.server(3).serves(first.session.id));
+
+    first.assert_cut().await;
+    let coming = ensemble.server(1).wait_until_it_serves(first.session.id);
+    let address = ensemble.server(1).address();
+    let resuming = Conversation::resume(address, first.session);
+    let (resumed, came) = futures_util::future::join(resuming, coming).await;
+    came.expect("it came");
+    let resumed = resumed.expect("the session goes on");
+    assert!(ensemble.server(1).serves(resumed.session.id));
+}
