@@ -341,13 +341,20 @@ async fn until_ordered(
                 Some(Order::StandForElection) => {
                     work.push(Box::pin(server.stand_for_election()));
                 }
-                Some(Order::Expire(session, answer)) => work.push(Box::pin(async move {
-                    let expired = server.expire_session(session).await;
-                    answer.send(expired.ok().flatten()).ok();
+                Some(Order::Expire(session, mut answer)) => work.push(Box::pin(async move {
+                    tokio::select! {
+                        // Nobody waits for it any more.
+                        () = answer.closed() => {}
+                        expired = server.expire_session(session) => {
+                            answer.send(expired.ok().flatten()).ok();
+                        }
+                    }
                 })),
-                Some(Order::Reach(zxid, answer)) => work.push(Box::pin(async move {
-                    server.reach(zxid).await;
-                    answer.send(()).ok();
+                Some(Order::Reach(zxid, mut answer)) => work.push(Box::pin(async move {
+                    tokio::select! {
+                        () = answer.closed() => {}
+                        () = server.reach(zxid) => drop(answer.send(())),
+                    }
                 })),
             },
             () = &mut follow => return Last::AtOnce,
