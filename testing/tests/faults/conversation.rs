@@ -79,6 +79,32 @@ impl Conversation {
         }
     }
 
+    /// Creates a znode, however often the server has to be asked: where a machine has too much to do,
+    /// elections take so long that clients are turned away.
+    pub(crate) async fn make(address: SocketAddr, path: &str) {
+        let deadline = Instant::now() + SILENCE;
+        loop {
+            let mut conversation = Self::open_in_time(address).await;
+            match conversation.call(&create(path, PERSISTENT)).await {
+                // It may have been created by the attempt before.
+                Ok(code) if code == 0 || code == ErrorCode::NodeExists.code() => return,
+                other => assert!(Instant::now() < deadline, "{path}: {other:?}"),
+            }
+        }
+    }
+
+    /// Whether a znode is there, by a server that may have to be asked more than once.
+    pub(crate) async fn look(address: SocketAddr, path: &str) -> bool {
+        let deadline = Instant::now() + SILENCE;
+        loop {
+            let mut conversation = Self::open_in_time(address).await;
+            match conversation.has(path).await {
+                Ok(has) => return has,
+                Err(error) => assert!(Instant::now() < deadline, "{path}: {error}"),
+            }
+        }
+    }
+
     /// Goes on with a session on a new connection.
     pub(crate) async fn resume(address: SocketAddr, session: Session) -> io::Result<Self> {
         Self::hello(address, Duration::from_secs(30), Some(session)).await
