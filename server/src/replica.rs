@@ -251,6 +251,15 @@ impl Replica {
         self.when(|| self.last_zxid() >= zxid).await;
     }
 
+    /// Waits until `session` has ended, or was attached after `attached_at`. Cancel safe.
+    pub async fn until_changed(&self, session: SessionId, attached_at: Zxid) {
+        let is_as_it_was = |state: &State| {
+            let session = state.session(session);
+            session.is_some_and(|session| session.attached_at == attached_at)
+        };
+        self.when(|| !self.inspect(is_as_it_was)).await;
+    }
+
     /// Waits for what only applying can bring about.
     async fn when(&self, is_so: impl Fn() -> bool) {
         loop {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use quorate_protocol::{SessionId, Zxid};
 use quorate_state::Rules;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -17,9 +18,11 @@ use crate::config::Config;
 use crate::consensus::formation::{FormationError, Plan, draw_incarnation};
 use crate::consensus::membership::MemberRules;
 use crate::consensus::{
-    Admission, Consensus, ConsensusError, Incarnation, Parts, log_store::LogStore, snapshot_io,
+    Admission, Consensus, ConsensusError, Incarnation, Parts, Stopped, log_store::LogStore,
+    snapshot_io,
 };
 use crate::metrics::Metrics;
+use crate::peer_port::Links;
 use crate::random::{Randomness, SystemRandomness};
 use crate::replica::Replica;
 use crate::session_tracker::SessionTracker;
@@ -88,6 +91,15 @@ impl Server {
     ///
     /// [`StartError`], one line each, saying what to do.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_linked(config, Links::default()).await
+    }
+
+    /// As [`Server::start`], with ways to the other servers that whoever embeds it can cut.
+    ///
+    /// # Errors
+    ///
+    /// As [`Server::start`].
+    pub async fn start_linked(config: Config, links: Links) -> Result<Self, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let randomness: Arc<dyn Randomness> = Arc::new(SystemRandomness);
         let listener =
@@ -110,7 +122,7 @@ impl Server {
             ..LogOptions::default()
         };
         let run = u32::from_le_bytes(random(&*randomness));
-        let mut peer_side = PeerSide::new(&config, run, data_dir.identity(), peer_listener);
+        let mut peer_side = PeerSide::new(&config, run, data_dir.identity(), peer_listener, links);
         let incarnation = draw_incarnation(&*clock, &*randomness);
         let mut plan = None;
         if data_dir.identity().is_none() {
@@ -277,6 +289,33 @@ impl Server {
     /// safe.
     pub async fn ready(&self) {
         self.consensus.settled().await;
+    }
+
+    /// Tells `on_change` the term in which this server leads, or that it does not, now and whenever
+    /// that changes. Resolves when the engine has ended. Cancel safe.
+    pub async fn follow_leadership(&self, on_change: impl FnMut(Option<u64>)) {
+        self.consensus.follow_leadership(on_change).await;
+    }
+
+    /// Has this server stand for election at once, unless somebody leads: for one that knows the others
+    /// to be there, and need not wait for a timeout. Nobody has to vote for it.
+    pub async fn stand_for_election(&self) {
+        self.consensus.stand_for_election().await;
+    }
+
+    /// Ends a session as if it had been silent for its timeout. Returns a point of the log at which it
+    /// has ended, or `None` if this server does not lead.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`].
+    pub async fn expire_session(&self, session: SessionId) -> Result<Option<Zxid>, Stopped> {
+        self.consensus.expire_session(session).await
+    }
+
+    /// Resolves when this server has applied `zxid`. Cancel safe.
+    pub async fn reach(&self, zxid: Zxid) {
+        self.consensus.reach(zxid).await;
     }
 
     /// Resolves when the server cannot go on: its storage has failed. Nothing was acknowledged that

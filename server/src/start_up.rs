@@ -15,7 +15,7 @@ use crate::consensus::formation::{Applicant, FormationError, Listed, Plan};
 use crate::consensus::gate::{Gate, View};
 use crate::consensus::types::PeerNode;
 use crate::peer_port::listener::{self, PeerPort};
-use crate::peer_port::{Door, Peers};
+use crate::peer_port::{Door, Links, Peers};
 use crate::server::StartError;
 use crate::storage::Identity;
 
@@ -41,6 +41,7 @@ impl PeerSide {
         run: u32,
         identity: Option<Identity>,
         listener: Option<TcpListener>,
+        links: Links,
     ) -> Self {
         let listed = Listed::new(if listener.is_some() {
             &config.members
@@ -51,7 +52,7 @@ impl PeerSide {
         let cluster = identity.map_or(listed.cluster(), |identity| identity.cluster);
         let gate = Arc::new(Gate::new(server, run, cluster, identity.is_some()));
         let door: Arc<dyn Door> = Arc::<Gate>::clone(&gate);
-        let port = Arc::new(PeerPort::new(Arc::clone(&door)));
+        let port = Arc::new(PeerPort::new(Arc::clone(&door), server, links));
         let stop = CancellationToken::new();
         let serving = listener.map(|listener| {
             let serving = Arc::clone(&port).serve(listener, stop.clone());

@@ -20,6 +20,7 @@ pub mod pump;
 pub mod rounds;
 mod service;
 pub mod snapshot_io;
+mod steering;
 #[cfg(test)]
 mod tests;
 mod translate;

@@ -26,9 +26,10 @@ use tokio_util::task::TaskTracker;
 use super::dialer::BUSY_INTERVAL;
 use super::wire::{
     self, Append, Caller, Frame, FrameReader, FrameWriter, Hello, Kind, Lane, Probe, Refusal,
-    RefusalCode, SnapshotBegin, SnapshotChunk, Transfer, VERSIONS, VoteAsked, Welcome, WireError,
+    RefusalCode, Rejoin, SnapshotBegin, SnapshotChunk, Transfer, VERSIONS, VoteAsked, Welcome,
+    WireError,
 };
-use super::{Door, Forwarded, Incoming, Service, ServiceError};
+use super::{Door, Forwarded, Incoming, Links, Service, ServiceError};
 
 /// How long a connection may take to say who it is.
 const HELLO_PATIENCE: Duration = Duration::from_secs(5);
@@ -49,6 +50,8 @@ type Writer = FrameWriter<OwnedWriteHalf>;
 #[derive(Debug)]
 pub struct PeerPort<S> {
     door: Arc<dyn Door>,
+    server: u64,
+    links: Links,
     /// Set once there is something to serve with.
     service: OnceLock<Arc<S>>,
     forwards: Mutex<HashMap<u64, ForwardSlot>>,
@@ -73,12 +76,16 @@ enum Ended {
     Wire(#[from] WireError),
     #[error("it was refused: {0}")]
     Refused(Refusal),
+    #[error("the way to server {0} is cut")]
+    Cut(u64),
 }
 
 impl<S: Service> PeerPort<S> {
-    pub fn new(door: Arc<dyn Door>) -> Self {
+    pub fn new(door: Arc<dyn Door>, server: u64, links: Links) -> Self {
         Self {
             door,
+            server,
+            links,
             service: OnceLock::new(),
             forwards: Mutex::default(),
             refused: Mutex::default(),
@@ -140,44 +147,73 @@ impl<S: Service> PeerPort<S> {
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         match frame.kind {
             Kind::Hello => {
-                let hello = match self.shake_hands(&frame, &mut writer, address).await {
-                    Ok(hello) => hello,
-                    Err(Ended::Refused(refusal)) => {
-                        writer.queue(Kind::Refused, 0, &refusal)?;
-                        writer.flush().await?;
-                        return Err(Ended::Refused(refusal));
-                    }
-                    Err(error) => return Err(error),
-                };
-                reader.handshake_done();
-                self.lane(hello, reader, writer).await
+                let hello: Hello = frame.decode()?;
+                let from = hello.from.server;
+                let lane = self.greeted(hello, reader, writer, address);
+                self.while_linked(from, lane).await
             }
             Kind::Probe => {
                 let probe: Probe = frame.decode()?;
-                writer.queue(Kind::Probed, 0, &self.door.probed(probe))?;
-                Ok(writer.flush().await?)
+                let answered = async {
+                    writer.queue(Kind::Probed, 0, &self.door.probed(probe))?;
+                    Ok(writer.flush().await?)
+                };
+                self.while_linked(probe.server, answered).await
             }
             Kind::Rejoin => {
-                let rejoin = frame.decode()?;
-                let answer = match self.service.get() {
-                    Some(service) => while_busy(&mut writer, 0, service.rejoin(rejoin)).await?,
-                    None => wire::Answer::NotLeader,
+                let rejoin: Rejoin = frame.decode()?;
+                let answered = async {
+                    let answer = match self.service.get() {
+                        Some(service) => while_busy(&mut writer, 0, service.rejoin(rejoin)).await?,
+                        None => wire::Answer::NotLeader,
+                    };
+                    writer.queue(Kind::Answer, 0, &answer)?;
+                    Ok(writer.flush().await?)
                 };
-                writer.queue(Kind::Answer, 0, &answer)?;
-                Ok(writer.flush().await?)
+                self.while_linked(rejoin.server, answered).await
             }
             _ => Err(frame.unexpected().into()),
         }
     }
 
+    /// Serves `from`, until the way to it is cut.
+    async fn while_linked(
+        &self,
+        from: u64,
+        serving: impl Future<Output = Result<(), Ended>>,
+    ) -> Result<(), Ended> {
+        tokio::select! {
+            biased;
+            () = self.links.cut(self.server, from) => Err(Ended::Cut(from)),
+            served = serving => served,
+        }
+    }
+
+    async fn greeted(
+        &self,
+        hello: Hello,
+        mut reader: Reader,
+        mut writer: Writer,
+        address: SocketAddr,
+    ) -> Result<(), Ended> {
+        if let Err(ended) = self.shake_hands(&hello, &mut writer, address).await {
+            if let Ended::Refused(refusal) = &ended {
+                writer.queue(Kind::Refused, 0, refusal)?;
+                writer.flush().await?;
+            }
+            return Err(ended);
+        }
+        reader.handshake_done();
+        self.lane(hello, reader, writer).await
+    }
+
     async fn shake_hands(
         &self,
-        frame: &Frame,
+        hello: &Hello,
         writer: &mut Writer,
         address: SocketAddr,
-    ) -> Result<Hello, Ended> {
-        let hello: Hello = frame.decode()?;
-        let host = match self.admit(&hello) {
+    ) -> Result<(), Ended> {
+        let host = match self.admit(hello) {
             Ok(host) => {
                 self.refused.lock().remove(&hello.from.server);
                 host
@@ -189,8 +225,7 @@ impl<S: Service> PeerPort<S> {
         };
         let version = VERSIONS.1.min(hello.versions.1);
         writer.queue(Kind::Welcome, 0, &Welcome { version, host })?;
-        writer.flush().await?;
-        Ok(hello)
+        Ok(writer.flush().await?)
     }
 
     fn admit(&self, hello: &Hello) -> Result<Caller, Refusal> {

@@ -9,6 +9,7 @@
 pub mod dialer;
 mod frame;
 mod handshake;
+pub mod links;
 pub mod listener;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ use bytes::BytesMut;
 use tokio::net::TcpStream;
 
 pub use self::dialer::{ForwardStream, Peers, RpcLane};
+pub use self::links::Links;
 pub use self::wire::{Answer, Caller, Lane, Question, Refusal, RefusalCode};
 
 use self::wire::{

@@ -190,6 +190,10 @@ async fn host() -> Host {
 }
 
 async fn host_not_open() -> Host {
+    host_linked(Links::default()).await
+}
+
+async fn host_linked(links: Links) -> Host {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let door = TestDoor::of(2);
@@ -200,7 +204,7 @@ async fn host_not_open() -> Host {
         held: held_sender,
         forwarded: forwarded_sender,
     });
-    let port = Arc::new(PeerPort::new(Arc::<TestDoor>::clone(&door)));
+    let port = Arc::new(PeerPort::new(Arc::<TestDoor>::clone(&door), 2, links));
     let stop = CancellationToken::new();
     tokio::spawn(Arc::clone(&port).serve(listener, stop.clone()));
     Host {
@@ -635,4 +639,35 @@ async fn bytes_of_something_else_end_the_connection() {
     // Closed or reset: our bytes may lie unread.
     ended.expect("the connection has an end").ok();
     assert!(answer.is_empty());
+}
+
+#[tokio::test]
+async fn a_cut_way_ends_what_is_open_and_takes_nothing_until_it_is_healed() {
+    let links = Links::severable();
+    let host = host_linked(links.clone()).await;
+    host.port.open(Arc::clone(&host.service));
+    let door = TestDoor::of(1);
+    let peers = peers(&door, &host.address);
+    let mut lane = peers.lane(2, &host.address, Lane::Heartbeat);
+    peers.ask(2, round(&[]), PATIENCE).await.unwrap();
+    call(&mut lane, 1, PATIENCE).await.unwrap();
+    let probe = Probe {
+        cluster: 1,
+        server: 1,
+    };
+
+    links.part(&[3], &[1, 2]);
+    call(&mut lane, 2, PATIENCE).await.unwrap();
+    links.part(&[2], &[1]);
+    assert!(!links.are_open(1, 2));
+    let lost = call(&mut lane, 3, PATIENCE).await.unwrap_err();
+    assert!(matches!(lost, PeerError::Lost { server: 2, .. }), "{lost}");
+    call(&mut lane, 3, PATIENCE).await.unwrap_err();
+    peers.ask(2, round(&[]), PATIENCE).await.unwrap_err();
+    dialer::probe(2, &host.address, probe).await.unwrap_err();
+
+    links.heal();
+    call(&mut lane, 3, PATIENCE).await.unwrap();
+    peers.ask(2, round(&[]), PATIENCE).await.unwrap();
+    dialer::probe(2, &host.address, probe).await.unwrap();
 }
