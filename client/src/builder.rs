@@ -293,10 +293,10 @@ impl ClientBuilder {
             last_zxid,
             identities.collect(),
         );
-        let (states, _) = watch::channel(SessionState::Connecting);
+        let (states, seen_states) = watch::channel(SessionState::Connecting);
         let shared = Arc::new(Shared {
             line,
-            states,
+            states: seen_states,
             lease: LeaseCell::default(),
             ticket: Mutex::new(self.ticket),
             timeout: Mutex::new(self.session_timeout),
@@ -306,6 +306,7 @@ impl ClientBuilder {
         });
         let task = Task {
             core,
+            states,
             dialer: Arc::new(dialer),
             hosts: order,
             shared: Arc::clone(&shared),

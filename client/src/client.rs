@@ -127,7 +127,7 @@ impl Client {
     }
 
     pub(crate) async fn wait_until_connected(&self, limit: Duration) -> Result<(), ConnectError> {
-        let mut states = self.shared().states.subscribe();
+        let mut states = self.shared().states.clone();
         let reached = states.wait_for(|state| *state != SessionState::Connecting);
         let state = match tokio::time::timeout(limit, reached).await {
             Ok(state) => state.map_or(SessionState::Closed, |state| *state),
@@ -153,7 +153,7 @@ impl Client {
 
     /// The session's states from now on, as a stream that never drops the latest.
     pub fn states(&self) -> SessionStates {
-        SessionStates::new(self.shared().states.subscribe())
+        SessionStates::new(self.shared().states.clone())
     }
 
     /// The session, once a server has granted one.
@@ -212,8 +212,8 @@ impl Client {
     }
 
     async fn wait_until_over(&self) {
-        let mut states = self.shared().states.subscribe();
-        // The sender lives as long as this handle.
+        let mut states = self.shared().states.clone();
+        // It fails when there will be no other state.
         states
             .wait_for(|state| *state == SessionState::Closed)
             .await

@@ -82,7 +82,8 @@ async fn changed(
 }
 
 impl SessionStates {
-    pub(crate) fn new(receiver: watch::Receiver<SessionState>) -> Self {
+    pub(crate) fn new(mut receiver: watch::Receiver<SessionState>) -> Self {
+        receiver.mark_unchanged();
         let changed = ChangedFuture::new(changed(receiver.clone()));
         Self { receiver, changed }
     }

@@ -53,7 +53,7 @@ pub enum OnExpiry {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) line: Arc<Line>,
-    pub(crate) states: watch::Sender<SessionState>,
+    pub(crate) states: watch::Receiver<SessionState>,
     pub(crate) lease: LeaseCell,
     pub(crate) ticket: parking_lot::Mutex<Option<SessionTicket>>,
     /// The negotiated timeout, or the one asked for.
@@ -67,6 +67,8 @@ pub(crate) struct Shared {
 /// See the module.
 pub(crate) struct Task {
     pub(crate) core: Core,
+    /// Ends with the task: there is no state after the last.
+    pub(crate) states: watch::Sender<SessionState>,
     pub(crate) dialer: Arc<Dialer>,
     pub(crate) hosts: Hosts<SmallRng>,
     pub(crate) shared: Arc<Shared>,
@@ -148,7 +150,7 @@ impl Task {
     fn publish(&self, state: SessionState) {
         self.publish_lease();
         *self.shared.timeout.lock() = self.core.timeout();
-        if self.shared.states.send_replace(state) != state
+        if self.states.send_replace(state) != state
             && let Some(metrics) = &self.shared.metrics
         {
             metrics.on_state(state);
