@@ -10,6 +10,7 @@
 
 mod clients;
 mod disks;
+mod full_disks;
 mod joining;
 mod kills;
 mod members;

@@ -87,6 +87,7 @@ pub enum OutOfService {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Abstention {
     SlowDisk,
+    FullDisk,
     Differs,
 }
 
