@@ -10,7 +10,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Abstention, Members, OutOfService, caught_up, hears, matched};
+use super::{Abstention, Members, OutOfService, caught_up, hears, matched, returning};
 use crate::consensus::types::{LogId, Membership, PeerNode, Standing};
 
 /// How often to look when nothing has changed: for the disk, and for waits that have an end.
@@ -114,7 +114,7 @@ impl Members {
             self.end_half_done(seen, at).await;
         } else if !membership.voter_ids().any(|id| id == self.server) {
             self.hand_over(HAND_OVER_PATIENCE).await;
-        } else {
+        } else if returning(&membership).is_none() {
             self.forget_leaving(seen, at, &membership).await;
             self.admit_observers(at, &membership).await;
         }
