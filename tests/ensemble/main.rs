@@ -17,6 +17,7 @@ mod members;
 mod partitions;
 mod pauses;
 mod read_only;
+mod rejoining;
 mod rolling;
 mod rounds;
 mod scene;
