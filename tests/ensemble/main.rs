@@ -9,6 +9,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
 mod clients;
+mod clocks;
 mod disks;
 mod full_disks;
 mod joining;
