@@ -23,6 +23,9 @@ use crate::peer_port::wire::{Rejoin, Standing};
 const LEADER_PATIENCE: Duration = Duration::from_secs(1);
 /// How often what was left undone is tried again.
 const RETRY: Duration = Duration::from_millis(50);
+/// Rounds that a server which follows asks for while it may go without a majority: one or two of them
+/// may fail.
+const ROUNDS_PER_LIMIT: u32 = 4;
 /// How often the leader looks whether a newcomer has caught up.
 const PROMOTION_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a new leader may take to apply what it has, before it takes a server in again.
@@ -48,8 +51,10 @@ impl Consensus {
             Arc::clone(self),
             Arc::clone(self).follow_members(),
         ));
-        self.tasks
-            .spawn(until_stopped(Arc::clone(self), Arc::clone(self).settle()));
+        self.tasks.spawn(until_stopped(
+            Arc::clone(self),
+            Arc::clone(self).hear_majority(),
+        ));
         self.tasks.spawn(until_stopped(
             Arc::clone(self),
             Arc::clone(self).lead_newcomers(),
@@ -94,26 +99,37 @@ impl Consensus {
         }
     }
 
-    /// Reads what a majority has agreed on by now, and applies it. Looking at our own log alone would
-    /// not do: this server may have applied, and shown, what was not yet on its own disk.
-    async fn settle(self: Arc<Self>) {
+    /// Reads what a majority has agreed on by now, and applies it, again and again.
+    ///
+    /// The first time it is what this server has to have before it serves. Looking at our own log alone
+    /// would not do: it may have applied, and shown, what was not yet on its own disk. Later it is so
+    /// that what is served is never older than the limit. Hearing from the leader would not do: that
+    /// one may have been left by the majority, and goes on telling so to whom it reaches.
+    async fn hear_majority(self: Arc<Self>) {
+        let interval = self.isolation_limit / ROUNDS_PER_LIMIT;
         loop {
             let begun_ms = self.clock.monotonic_ms();
             let server = self.author.server;
-            let confirmed = rounds::confirm(&self.raft, server, &self.peers, Vec::new()).await;
-            if let Some(index) = confirmed {
-                let wait = self.raft.wait(None);
-                if wait
-                    .applied_index_at_least(Some(index), "settle")
-                    .await
-                    .is_ok()
-                {
-                    self.note_majority(begun_ms);
-                    self.settled.send_replace(true);
-                    return;
+            // It hears who acknowledges what it sends.
+            let leads = *self.settled.borrow() && self.role() == Role::Leader;
+            let confirmed = match leads {
+                true => None,
+                false => rounds::confirm(&self.raft, server, &self.peers, Vec::new()).await,
+            };
+            let is_heard = match confirmed {
+                Some(index) => {
+                    let wait = self.raft.wait(None);
+                    let applied = wait.applied_index_at_least(Some(index), "hear");
+                    applied.await.is_ok()
                 }
+                None => false,
+            };
+            if is_heard {
+                self.note_majority(begun_ms);
+                self.settled
+                    .send_if_modified(|settled| !std::mem::replace(settled, true));
             }
-            sleep(RETRY).await;
+            sleep(if is_heard || leads { interval } else { RETRY }).await;
         }
     }
 
