@@ -22,4 +22,5 @@ mod rejoining;
 mod rolling;
 mod rounds;
 mod scene;
+mod seven;
 mod snapshots;
