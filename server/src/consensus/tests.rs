@@ -348,6 +348,46 @@ async fn until<T>(consensus: &Consensus, look: impl Fn(&Consensus) -> Option<T>)
     tokio::time::timeout(PATIENCE, found).await.unwrap()
 }
 
+/// Whom it hands over to has just gone, and nobody else is there either. The engine takes no writes from
+/// then on, so it must not go on as the leader when they are back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_nobody_relieves_is_silent_until_somebody_does() {
+    let ensemble = Ensemble::of_three();
+    let mut servers = ensemble.start_all().await;
+    let led = leader_of(&servers);
+    let old = servers.remove(led);
+    let leader = Arc::clone(old.consensus());
+    let index = propose(&leader, 10).await;
+    let term = |one: &Consensus| one.raft.metrics().borrow_watched().current_term;
+    let led_in = term(&leader);
+    for server in servers.drain(..) {
+        server.shutdown().await.unwrap();
+    }
+    let begun = std::time::Instant::now();
+    // It has heard of them a moment ago, so it tries them first.
+    assert!(!leader.members.hand_over(Duration::from_secs(2)).await);
+    let took = begun.elapsed();
+    assert!(took > Duration::from_secs(2), "it was not silent: {took:?}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert_eq!(leader.role(), Role::Leader);
+    assert_eq!(term(&leader), led_in);
+
+    // Alone the two that come back are a majority, and it may be one of them.
+    let others = (1..=3).filter(|id| *id != led + 1);
+    let starting = others.map(|id| ensemble.start(id));
+    servers = futures_util::future::join_all(starting).await;
+    servers.push(old);
+    for server in &servers {
+        ready(server).await;
+    }
+    until(&leader, |leader| (term(leader) > led_in).then_some(())).await;
+    let next = a_leader_among(&servers).await;
+    let index = index.max(propose(next, 10).await);
+    for server in &servers {
+        applied(server.consensus(), index).await;
+    }
+}
+
 fn has_identity(folder: &Path) -> bool {
     folder.join("identity").exists()
 }
