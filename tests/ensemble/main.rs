@@ -12,6 +12,7 @@ mod clients;
 mod clocks;
 mod disks;
 mod full_disks;
+mod handing_over;
 mod joining;
 mod kills;
 mod members;
