@@ -4,6 +4,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use quorate_tests::client::{Connection, PERSISTENT, create, set_data};
@@ -12,7 +13,7 @@ use quorate_tests::ensemble::{Ensemble, PATIENCE};
 use quorate_tests::server::Product;
 use rand::Rng;
 
-use crate::scene::{Scene, ensemble, faults, play, product, say, skip};
+use crate::scene::{RESTLESS, Scene, ensemble, faults, play, product, say, skip};
 
 /// Of each server: more than a test writes between two snapshots.
 const DISK_MIB: u32 = 160;
@@ -132,5 +133,44 @@ fn a_full_disk_of_a_follower_holds_nobody_up() {
 fn a_full_disk_of_the_leader_has_another_lead() {
     fill_up("a_full_disk_of_the_leader_has_another_lead", |scene| {
         scene.leader()
+    });
+}
+
+/// Writes and new sessions are refused, nobody expires, and all goes on by itself.
+#[test]
+fn full_disks_everywhere_lose_nothing_and_nobody() {
+    let test = "full_disks_everywhere_lose_nothing_and_nobody";
+    if product() != Product::Quorate {
+        return;
+    }
+    let (ensemble, disks) = match on_small_disks() {
+        Ok(made) => made,
+        Err(reason) => return skip(test, &reason),
+    };
+    play(test, ensemble, |scene| {
+        for _ in 0..faults(1) {
+            scene.load();
+            let all = scene.ensemble.ids();
+            let said = |scene: &Scene<'_>, id: u64| scene.ensemble.log(id).matches(SAYS_SO).count();
+            let said_before: Vec<usize> = all.iter().map(|id| said(scene, *id)).collect();
+            scene.disturb(&all);
+            for disk in disks.values() {
+                disk.fill().unwrap();
+            }
+            // Without a majority the last one may never get so far.
+            fill_log(scene, &all, |scene| {
+                let before = all.iter().zip(&said_before);
+                before
+                    .filter(|(id, before)| said(scene, **id) > **before)
+                    .count()
+                    >= 2
+            });
+            // It is the fault itself that has to last: longer than the sessions of some.
+            thread::sleep(RESTLESS + Duration::from_millis(500));
+            for disk in disks.values() {
+                disk.free().unwrap();
+            }
+            scene.recover();
+        }
     });
 }

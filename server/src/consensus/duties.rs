@@ -129,7 +129,14 @@ impl Consensus {
                 self.settled
                     .send_if_modified(|settled| !std::mem::replace(settled, true));
             }
-            sleep(if is_heard || leads { interval } else { RETRY }).await;
+            let is_settled = *self.settled.borrow();
+            let pause = match is_heard || leads {
+                true => interval,
+                // Nobody waits for it any more, and a server that was removed never hears of one.
+                false if is_settled => interval / ROUNDS_PER_LIMIT,
+                false => RETRY,
+            };
+            sleep(pause).await;
         }
     }
 
