@@ -130,8 +130,10 @@ impl Consensus {
                     .send_if_modified(|settled| !std::mem::replace(settled, true));
             }
             let is_settled = *self.settled.borrow();
+            let took_ms = self.clock.monotonic_ms().saturating_sub(begun_ms);
             let pause = match is_heard || leads {
-                true => interval,
+                // It counts from its beginning, and applying what it told of may have taken long.
+                true => interval.saturating_sub(Duration::from_millis(took_ms)),
                 // Nobody waits for it any more, and a server that was removed never hears of one.
                 false if is_settled => interval / ROUNDS_PER_LIMIT,
                 false => RETRY,
