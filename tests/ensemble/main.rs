@@ -9,14 +9,19 @@
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
 mod clients;
+mod clocks;
 mod disks;
+mod full_disks;
+mod handing_over;
 mod joining;
 mod kills;
 mod members;
 mod partitions;
 mod pauses;
 mod read_only;
+mod rejoining;
 mod rolling;
 mod rounds;
 mod scene;
+mod seven;
 mod snapshots;

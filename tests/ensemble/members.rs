@@ -457,11 +457,14 @@ fn a_leader_that_is_told_to_stop_hands_over_first() {
 }
 
 /// Makes every write to a server's disk take long, while it lives.
-struct SlowDisk(std::process::Child);
+pub(crate) struct SlowDisk(std::process::Child);
 
 impl SlowDisk {
+    /// One that may not trace has ended by then.
+    pub(crate) const STARTS_WITHIN: Duration = Duration::from_millis(500);
+
     /// `None` if that cannot be done on this machine.
-    fn of(ensemble: &Ensemble, id: u64, delay: Duration) -> Option<Self> {
+    pub(crate) fn of(ensemble: &Ensemble, id: u64, delay: Duration) -> Option<Self> {
         let delay = format!("inject=fdatasync:delay_enter={}", delay.as_micros());
         let process = ensemble.process_id(id).unwrap().to_string();
         let traced = ["-e", "trace=fdatasync", "-e", &delay, "-p", &process];
@@ -471,8 +474,7 @@ impl SlowDisk {
             .stderr(std::process::Stdio::null())
             .spawn()
             .ok()?;
-        // One that may not trace ends at once.
-        std::thread::sleep(Duration::from_millis(500));
+        std::thread::sleep(Self::STARTS_WITHIN);
         match tracer.try_wait() {
             Ok(None) => Some(Self(tracer)),
             _ => None,

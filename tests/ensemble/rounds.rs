@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use quorate_protocol::Request;
-use quorate_tests::client::{Connection, Message, create, get_data, set_data, sync};
+use quorate_tests::client::{Connection, Message, create, get_data, is_closed, set_data, sync};
 use quorate_tests::ensemble::PATIENCE;
 use quorate_tests::server::Product;
 
@@ -103,4 +103,48 @@ fn a_session_that_only_reads_from_a_follower_does_not_expire() {
     }
     // Through the log, which knows whether the session has ended.
     assert_eq!(client.call(&create("/alive", b"", 1)).unwrap().code(), 0);
+}
+
+/// It hears from its leader all the time, and neither knows what the others have agreed on since.
+#[test]
+fn a_follower_whose_leader_has_lost_the_majority_stops_serving() {
+    if product() != Product::Quorate {
+        return;
+    }
+    let mut ensemble = ensemble(5, None);
+    let leader = ensemble.start().unwrap();
+    let id = ensemble.follower().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let mut client = loop {
+        match Connection::open(ensemble.address(id), SESSION_MS) {
+            Ok(client) => break client,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+    };
+    let others = ensemble.ids().into_iter();
+    let others: Vec<u64> = others
+        .filter(|other| *other != id && *other != leader)
+        .collect();
+    for other in &others {
+        ensemble.freeze(*other).unwrap();
+    }
+    client.set_silence(PATIENCE).unwrap();
+    // Reads are answered for a while, and then the connection ends.
+    let ended = loop {
+        assert!(Instant::now() < deadline, "it serves on");
+        match client.call(&get_data("/", false)) {
+            Ok(reply) => assert_eq!(reply.code(), 0),
+            Err(error) => break error,
+        }
+    };
+    assert!(is_closed(&ended), "{ended}");
+    ensemble
+        .wait_for("it to say so", &[id, leader], |roles| {
+            roles.values().all(Option::is_none).then_some(())
+        })
+        .unwrap();
+    for other in others {
+        ensemble.thaw(other).unwrap();
+    }
+    ensemble.wait_until_all_serve().unwrap();
 }

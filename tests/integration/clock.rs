@@ -1,12 +1,12 @@
 //! The wall clock may jump; sessions live by another one.
 
-use std::fs;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use quorate_protocol::{EventType, Request};
 use quorate_tests::client::{EPHEMERAL, create, exists, set_data};
+use quorate_tests::shim::WallClock;
 
-use crate::harness::{Node, build_shim, shimmed, skip};
+use crate::harness::{Node, Wrapper, build_shim, skip};
 
 const HOUR_MS: i64 = 3_600_000;
 
@@ -19,9 +19,11 @@ fn a_wall_clock_that_jumps_expires_nobody_early_and_keeps_nobody_alive() {
         skip(test, "there is no C compiler (cc)");
         return;
     };
-    let clock = node.folder().join("clock");
-    fs::write(&clock, 0_i64.to_ne_bytes()).unwrap();
-    node.set_wrapper(Some(shimmed(&shim, "SHIM_CLOCK", clock.to_str().unwrap())));
+    let clock = WallClock::new(&node.folder().join("clock")).unwrap();
+    node.set_wrapper(Some(Wrapper {
+        program: Vec::new(),
+        variables: clock.variables(&shim),
+    }));
     node.start();
     let mut alive = node.connect_for(1_000);
     alive.call(&create("/alive", b"", EPHEMERAL)).unwrap();
@@ -36,8 +38,7 @@ fn a_wall_clock_that_jumps_expires_nobody_early_and_keeps_nobody_alive() {
         let mut silent = node.connect_for(600);
         silent.call(&create("/silent", b"", EPHEMERAL)).unwrap();
         alive.call(&exists("/silent", true)).unwrap();
-        // In place: the server has the file mapped.
-        write_in_place(&clock, jump_ms);
+        clock.set_ahead_ms(jump_ms).unwrap();
         let begun = Instant::now();
         // Shown by the time of a write: the server does live by the new time.
         let reply = alive.call(&set_data("/alive", b"", -1)).unwrap();
@@ -70,12 +71,6 @@ fn a_wall_clock_that_jumps_expires_nobody_early_and_keeps_nobody_alive() {
         );
     }
     assert_eq!(alive.call(&exists("/alive", false)).unwrap().code(), 0);
-}
-
-fn write_in_place(path: &std::path::Path, value: i64) {
-    use std::os::unix::fs::FileExt;
-    let file = fs::File::options().write(true).open(path).unwrap();
-    file.write_all_at(&value.to_ne_bytes(), 0).unwrap();
 }
 
 fn now_ms() -> i64 {

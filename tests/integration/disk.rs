@@ -2,12 +2,12 @@
 //! there is no space, and never loses what it acknowledged.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use quorate_protocol::Request;
 use quorate_tests::client::{Connection, create, get_data, set_data};
+use quorate_tests::disk::SmallDisk;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -244,40 +244,6 @@ fn a_torn_write_is_cut_off_and_loses_nothing() {
     assert!(torn > 0 && unanswered > 0, "nothing was torn");
 }
 
-/// A file system of its own, of some MiB; it goes with this.
-#[derive(Debug)]
-struct SmallDisk {
-    folder: PathBuf,
-}
-
-impl SmallDisk {
-    fn mount(folder: &Path, mib: u32) -> Option<Self> {
-        let folder = folder.join("disk");
-        fs::create_dir(&folder).unwrap();
-        let size = format!("size={mib}m");
-        let arguments = [
-            "-t",
-            "tmpfs",
-            "-o",
-            &size,
-            "quorate-test",
-            folder.to_str().unwrap(),
-        ];
-        succeeds("mount", &arguments).then_some(Self { folder })
-    }
-
-    fn ballast(&self) -> PathBuf {
-        self.folder.join("ballast")
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily: a server that is still running must not keep it for ever.
-        succeeds("umount", &["-l", self.folder.to_str().unwrap()]);
-    }
-}
-
 #[test]
 fn a_full_disk_refuses_writes_serves_the_rest_and_recovers_when_space_returns() {
     let test = "a_full_disk_refuses_writes_serves_the_rest_and_recovers_when_space_returns";
@@ -294,12 +260,12 @@ fn a_full_disk_at_the_time_of_a_snapshot_does_no_more_harm() {
 }
 
 fn fills_up(test: &str, mut node: Node) {
-    let Some(disk) = SmallDisk::mount(node.folder(), 16) else {
-        skip(test, "it takes root to mount a small disk");
-        return;
+    let disk = match SmallDisk::mount(16) {
+        Ok(disk) => disk,
+        Err(reason) => return skip(test, &reason),
     };
-    fs::write(disk.ballast(), vec![1; 6 << 20]).unwrap();
-    node.set_data_dir(&disk.folder.join("data"));
+    disk.take(6).unwrap();
+    node.set_data_dir(&disk.folder().join("data"));
     node.start();
     let mut client = node.connect_for(1_000);
     let mut idle = node.connect_for(1_000);
@@ -335,7 +301,7 @@ fn fills_up(test: &str, mut node: Node) {
     assert!(refused > 0, "the disk was not full");
     assert!(!node.has_ended(), "{}", node.log_tail());
 
-    fs::remove_file(disk.ballast()).unwrap();
+    disk.free().unwrap();
     let deadline = Instant::now() + PATIENCE;
     while written.create_next(&mut client) != 0 {
         assert!(
@@ -358,7 +324,7 @@ fn fills_up(test: &str, mut node: Node) {
         .unwrap()
         .expect("the session is alive");
     written.check(&mut client);
-    // The disk goes first, as it is in the node's folder.
+    // The disk goes first.
     node.kill();
 }
 
@@ -366,17 +332,17 @@ fn fills_up(test: &str, mut node: Node) {
 fn a_server_with_a_full_disk_stops_in_order_and_starts_again() {
     let test = "a_server_with_a_full_disk_stops_in_order_and_starts_again";
     let mut node = Node::new().with(SEGMENT.0, SEGMENT.1);
-    let Some(disk) = SmallDisk::mount(node.folder(), 8) else {
-        skip(test, "it takes root to mount a small disk");
-        return;
+    let disk = match SmallDisk::mount(8) {
+        Ok(disk) => disk,
+        Err(reason) => return skip(test, &reason),
     };
-    node.set_data_dir(&disk.folder.join("data"));
+    node.set_data_dir(&disk.folder().join("data"));
     node.start();
     let mut client = node.connect();
     client.call(&create("/d", b"", 0)).unwrap();
     let mut written = Written::default();
     while written.create_next(&mut client) == 0 {}
-    fill(&disk.ballast());
+    disk.fill().unwrap();
     for killed in [false, true, false] {
         let session = client.session();
         if killed {
@@ -392,13 +358,11 @@ fn a_server_with_a_full_disk_stops_in_order_and_starts_again() {
         }
         assert!(node.word("srvr").contains("Mode: "));
     }
-    fs::remove_file(disk.ballast()).unwrap();
-    fs::write(disk.ballast(), b"").unwrap();
+    disk.free().unwrap();
     node.kill();
     // Room for one more segment: the server has to come by it on its own.
     drop(client);
-    let bigger = ["-o", "remount,size=16m", disk.folder.to_str().unwrap()];
-    assert!(succeeds("mount", &bigger));
+    assert!(disk.resize(16));
     node.start();
     let deadline = Instant::now() + PATIENCE;
     let mut client = loop {
@@ -411,17 +375,8 @@ fn a_server_with_a_full_disk_stops_in_order_and_starts_again() {
         assert!(Instant::now() < deadline, "{}", node.log_tail());
     }
     written.check(&mut client);
-    // The disk goes first, as it is in the node's folder.
+    // The disk goes first.
     node.kill();
-}
-
-/// Takes all space there is.
-fn fill(path: &Path) {
-    use std::io::Write as _;
-    let mut file = fs::File::create(path).unwrap();
-    for size in [1 << 16, 1 << 12, 1] {
-        while file.write_all(&vec![1; size]).is_ok() {}
-    }
 }
 
 /// What was written, by number: its error code.

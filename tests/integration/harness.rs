@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use quorate_tests::client::Connection;
 use quorate_tests::process::{Process, run};
 use quorate_tests::server::{four_letter_word, quorate_binary};
+use quorate_tests::shim;
 use tempfile::TempDir;
 
 /// Any start and any stop, on a busy machine.
@@ -340,29 +341,13 @@ pub(crate) fn succeeds(program: &str, arguments: &[&str]) -> bool {
 
 /// Builds the library that makes writes short and clocks jump; `None` where there is no compiler.
 pub(crate) fn build_shim(folder: &Path) -> Option<PathBuf> {
-    if !succeeds("cc", &["--version"]) {
-        return None;
-    }
-    let library = folder.join("shim.so");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/shim.c");
-    let mut command = Command::new("cc");
-    command.args(["-shared", "-fPIC", "-O1", "-o"]);
-    command.arg(&library).arg(source).arg("-ldl");
-    let built = run(command, "", PATIENCE).unwrap();
-    assert!(built.success, "the shim does not build:\n{}", built.stderr);
-    Some(library)
+    shim::build(folder).unwrap()
 }
 
 /// A wrapper that loads the shim with one of its faults.
 pub(crate) fn shimmed(library: &Path, fault: &str, value: &str) -> Wrapper {
     Wrapper {
         program: Vec::new(),
-        variables: vec![
-            (
-                "LD_PRELOAD".to_owned(),
-                library.to_str().unwrap().to_owned(),
-            ),
-            (fault.to_owned(), value.to_owned()),
-        ],
+        variables: shim::variables(library, fault, value),
     }
 }

@@ -53,6 +53,12 @@ struct Server {
     /// Not in the others' configuration: it is to join later.
     is_stranger: bool,
     is_observer: bool,
+    /// Elsewhere than in its folder.
+    data_dir: Option<PathBuf>,
+    /// Of its processes' environment.
+    variables: Vec<(String, String)>,
+    /// Beside the path of its configuration.
+    flags: Vec<String>,
 }
 
 impl Ensemble {
@@ -118,17 +124,51 @@ impl Ensemble {
             Some(network) => network.address(id),
             None => own_address(),
         };
-        fs::create_dir_all(self.data_dir(id))?;
-        fs::write(self.data_dir(id).join("myid"), format!("{id}\n"))?;
         let server = Server {
             ip,
             process: None,
             is_frozen: false,
             is_stranger,
             is_observer,
+            data_dir: None,
+            variables: Vec::new(),
+            flags: Vec::new(),
         };
         self.servers.insert(id, server);
-        Ok(())
+        self.make_data_dir(id)
+    }
+
+    fn make_data_dir(&self, id: u64) -> io::Result<()> {
+        fs::create_dir_all(self.data_dir(id))?;
+        fs::write(self.data_dir(id).join("myid"), format!("{id}\n"))
+    }
+
+    /// From its first start on, the data of `id` is elsewhere.
+    ///
+    /// # Errors
+    /// There is no place for it.
+    pub fn set_data_dir(&mut self, id: u64, path: &Path) -> io::Result<()> {
+        self.server_mut(id).data_dir = Some(path.to_owned());
+        self.make_data_dir(id)
+    }
+
+    /// All that a server that does not run has stored is gone.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub fn lose_data(&mut self, id: u64) -> io::Result<()> {
+        fs::remove_dir_all(self.data_dir(id))?;
+        self.make_data_dir(id)
+    }
+
+    /// What the next processes of `id` have in their environment.
+    pub fn set_variables(&mut self, id: u64, variables: Vec<(String, String)>) {
+        self.server_mut(id).variables = variables;
+    }
+
+    /// What the next processes of `id` are told beside their configuration.
+    pub fn set_flags(&mut self, id: u64, flags: &[&str]) {
+        self.server_mut(id).flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
     }
 
     /// Adds or replaces a line of every `zoo.cfg`; counts from a server's next start on.
@@ -223,7 +263,8 @@ impl Ensemble {
 
     #[must_use]
     pub fn data_dir(&self, id: u64) -> PathBuf {
-        self.folder(id).join("data")
+        let set = self.servers.get(&id).and_then(|s| s.data_dir.clone());
+        set.unwrap_or_else(|| self.folder(id).join("data"))
     }
 
     /// All that `id` has printed, by all its processes.
@@ -288,6 +329,7 @@ impl Ensemble {
             Product::Quorate => {
                 let mut command = Command::new(quorate_binary()?);
                 command.arg("serve").arg(config);
+                command.args(&self.server(id).flags);
                 command
             }
         };
@@ -301,6 +343,7 @@ impl Ensemble {
         };
         command
             .args(program.get_args())
+            .envs(self.server(id).variables.iter().cloned())
             .current_dir(self.folder(id));
         Ok(command)
     }

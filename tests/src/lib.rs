@@ -9,11 +9,13 @@
 
 pub mod checker;
 pub mod client;
+pub mod disk;
 pub mod ensemble;
 pub mod faults;
 pub mod history;
 pub mod process;
 pub mod proxy;
 pub mod server;
+pub mod shim;
 pub mod skip;
 pub mod transcript;

@@ -13,7 +13,8 @@ use openraft::{ChangeMembers, Instant as _, ServerState};
 use tokio::time::sleep;
 
 use super::gate::View;
-use super::types::{self, PeerNode};
+use super::membership::plan::Refusal;
+use super::types;
 use super::{Consensus, Role, membership, rounds};
 use crate::peer_port::Answer;
 use crate::peer_port::wire::{Rejoin, Standing};
@@ -22,8 +23,13 @@ use crate::peer_port::wire::{Rejoin, Standing};
 const LEADER_PATIENCE: Duration = Duration::from_secs(1);
 /// How often what was left undone is tried again.
 const RETRY: Duration = Duration::from_millis(50);
+/// Rounds that a server which follows asks for while it may go without a majority: one or two of them
+/// may fail.
+const ROUNDS_PER_LIMIT: u32 = 4;
 /// How often the leader looks whether a newcomer has caught up.
 const PROMOTION_INTERVAL: Duration = Duration::from_millis(500);
+/// How long a new leader may take to apply what it has, before it takes a server in again.
+const RETURN_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Consensus {
     /// When the leader of this server was last heard from, on the monotonic clock. 0: never.
@@ -45,8 +51,10 @@ impl Consensus {
             Arc::clone(self),
             Arc::clone(self).follow_members(),
         ));
-        self.tasks
-            .spawn(until_stopped(Arc::clone(self), Arc::clone(self).settle()));
+        self.tasks.spawn(until_stopped(
+            Arc::clone(self),
+            Arc::clone(self).hear_majority(),
+        ));
         self.tasks.spawn(until_stopped(
             Arc::clone(self),
             Arc::clone(self).lead_newcomers(),
@@ -91,26 +99,46 @@ impl Consensus {
         }
     }
 
-    /// Reads what a majority has agreed on by now, and applies it. Looking at our own log alone would
-    /// not do: this server may have applied, and shown, what was not yet on its own disk.
-    async fn settle(self: Arc<Self>) {
+    /// Reads what a majority has agreed on by now, and applies it, again and again.
+    ///
+    /// The first time it is what this server has to have before it serves. Looking at our own log alone
+    /// would not do: it may have applied, and shown, what was not yet on its own disk. Later it is so
+    /// that what is served is never older than the limit. Hearing from the leader would not do: that
+    /// one may have been left by the majority, and goes on telling so to whom it reaches.
+    async fn hear_majority(self: Arc<Self>) {
+        let interval = self.isolation_limit / ROUNDS_PER_LIMIT;
         loop {
             let begun_ms = self.clock.monotonic_ms();
             let server = self.author.server;
-            let confirmed = rounds::confirm(&self.raft, server, &self.peers, Vec::new()).await;
-            if let Some(index) = confirmed {
-                let wait = self.raft.wait(None);
-                if wait
-                    .applied_index_at_least(Some(index), "settle")
-                    .await
-                    .is_ok()
-                {
-                    self.note_majority(begun_ms);
-                    self.settled.send_replace(true);
-                    return;
+            // It hears who acknowledges what it sends.
+            let leads = *self.settled.borrow() && self.role() == Role::Leader;
+            let confirmed = match leads {
+                true => None,
+                false => rounds::confirm(&self.raft, server, &self.peers, Vec::new()).await,
+            };
+            let is_heard = match confirmed {
+                Some(index) => {
+                    let wait = self.raft.wait(None);
+                    let applied = wait.applied_index_at_least(Some(index), "hear");
+                    applied.await.is_ok()
                 }
+                None => false,
+            };
+            if is_heard {
+                self.note_majority(begun_ms);
+                self.settled
+                    .send_if_modified(|settled| !std::mem::replace(settled, true));
             }
-            sleep(RETRY).await;
+            let is_settled = *self.settled.borrow();
+            let took_ms = self.clock.monotonic_ms().saturating_sub(begun_ms);
+            let pause = match is_heard || leads {
+                // It counts from its beginning, and applying what it told of may have taken long.
+                true => interval.saturating_sub(Duration::from_millis(took_ms)),
+                // Nobody waits for it any more, and a server that was removed never hears of one.
+                false if is_settled => interval / ROUNDS_PER_LIMIT,
+                false => RETRY,
+            };
+            sleep(pause).await;
         }
     }
 
@@ -126,6 +154,7 @@ impl Consensus {
                 continue;
             }
             self.admit_seen().await;
+            self.take_in_returning().await;
             self.promote_newcomers().await;
             tokio::select! {
                 () = self.newcomer.notified() => {}
@@ -165,8 +194,13 @@ impl Consensus {
         let metrics = metrics.borrow_watched();
         let members = metrics.membership_config.membership();
         let voters: Vec<u64> = members.voter_ids().collect();
+        let is_returning = |server| {
+            let mut nodes = members.nodes();
+            nodes.any(|(_, node)| node.returning.contains_key(server))
+        };
         members
             .nodes()
+            .filter(|(server, _)| !is_returning(*server))
             .filter(|(server, node)| !voters.contains(server) && !node.observer)
             .filter(|(_, node)| node.standing == types::Standing::Member)
             .map(|(server, _)| *server)
@@ -175,54 +209,75 @@ impl Consensus {
     }
 
     /// Takes a server in whose data is gone: without a vote first, as it has forgotten what it voted
-    /// and acknowledged.
+    /// and acknowledged. It may ask again, as long as it has not been told.
     pub(super) async fn take_in_again(&self, rejoin: Rejoin) -> Answer {
-        let refuse = |reason: String| Answer::Refused { reason };
+        let refuse = |reason: &str| Answer::Refused {
+            reason: reason.to_owned(),
+        };
         if self.role() != Role::Leader {
             return Answer::NotLeader;
         }
         let server = rejoin.server;
         if rejoin.cluster != self.cluster {
-            return refuse("it asks for another ensemble".to_owned());
+            return refuse("it asks for another ensemble");
         }
-        if self.known_incarnation(server) >= Some(rejoin.incarnation) {
-            return refuse("its new data would be older than the one it is known by".to_owned());
+        if server == self.author.server {
+            return refuse("another server has its id, and leads: give each its own id");
         }
         let _turn = self.members.take_turn().await;
-        let Some(node) = self.member_node(server) else {
-            return refuse("it is no member: add it as a new server".to_owned());
-        };
-        // Not kept as one without a vote: the leader has to forget how far its old log went.
-        let remove = if self.raft.voter_ids().any(|voter| voter == server) {
-            ChangeMembers::RemoveVoters([server].into())
-        } else {
-            ChangeMembers::RemoveNodes([server].into())
-        };
-        if let Err(error) = self.raft.change_membership(remove, false).await {
-            tracing::warn!(%error, server, "a server was not taken in again");
+        // It, or another, may have been taken out before.
+        if let Err(refusal) = self.bring_back_returning().await {
+            tracing::debug!(%refusal, server, "a server is not taken in again yet");
             return Answer::NotLeader;
         }
-        if !self.admit_incarnation(server, rejoin.incarnation).await {
-            return Answer::NotLeader;
-        }
-        let change = ChangeMembers::AddNodes([(server, node)].into());
-        match self.raft.change_membership(change, true).await {
-            Ok(_) => {
-                tracing::info!(server, "a server that has lost its data is taken in again");
-                Answer::Done
+        let is_member = self.members.has(server);
+        match self.known_incarnation(server) {
+            Some(known) if known == rejoin.incarnation && is_member => return Answer::Done,
+            Some(known) if known >= rejoin.incarnation => {
+                return refuse("its new data would be older than the one it is known by");
             }
-            Err(error) => {
-                tracing::warn!(%error, server, "a server was not taken in again");
+            _ if !is_member => return refuse("it is no member: add it as a new server"),
+            _ => {}
+        }
+        let taken_in = match self.members.take_out(server, rejoin.incarnation).await {
+            Ok(()) => self.bring_back_returning().await,
+            refused => refused,
+        };
+        match taken_in {
+            Ok(()) => Answer::Done,
+            Err(refusal) => {
+                tracing::warn!(%refusal, server, "a server was not taken in again");
                 Answer::NotLeader
             }
         }
     }
 
-    fn member_node(&self, server: u64) -> Option<PeerNode> {
-        let metrics = self.raft.server_metrics();
-        let metrics = metrics.borrow_watched();
-        let membership = metrics.membership_config.membership();
-        membership.get_node(&server).cloned()
+    /// Goes on with what the leader before has begun.
+    async fn take_in_returning(&self) {
+        if self.members.returning().is_none() {
+            return;
+        }
+        let _turn = self.members.take_turn().await;
+        if let Err(refusal) = self.bring_back_returning().await {
+            tracing::debug!(%refusal, "a server is not taken in again yet");
+        }
+    }
+
+    /// As the leader, with the turn: brings all back in that were taken out.
+    async fn bring_back_returning(&self) -> Result<(), Refusal> {
+        let deadline = tokio::time::Instant::now() + RETURN_PATIENCE;
+        self.members.catch_up_as_leader(deadline).await?;
+        while let Some((server, incarnation)) = self.members.returning() {
+            // Another leader may have got half-way.
+            self.members.take_out(server, incarnation).await?;
+            let is_known = self.known_incarnation(server) >= Some(incarnation);
+            if !is_known && !self.admit_incarnation(server, incarnation).await {
+                return Err(Refusal::NotLeader);
+            }
+            self.members.put_back(server).await?;
+            tracing::info!(server, "a server that has lost its data is taken in again");
+        }
+        Ok(())
     }
 }
 

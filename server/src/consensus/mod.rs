@@ -200,8 +200,8 @@ pub struct Consensus {
     snapshot_room: Arc<Semaphore>,
     /// When the leader was last heard, in milliseconds of the monotonic clock; 0 is never.
     leader_heard_ms: AtomicU64,
-    /// When a majority was last known to be there, while this server led or started; by the same
-    /// clock. A change of role forgets neither of the two.
+    /// When a majority was last known to be there, by the same clock. A change of role forgets neither
+    /// of the two.
     majority_heard_ms: AtomicU64,
     /// All that was agreed on before the start has been applied.
     settled: watch::Sender<bool>,
@@ -425,9 +425,9 @@ impl Consensus {
         up_ms >= self.isolation_limit.as_millis() && !self.hears_majority()
     }
 
-    /// Whether, within the limit, a majority has answered this server as the leader, or it has heard
-    /// one. Who has just won or lost an election has heard either before it: that counts, or every
-    /// election would cost the clients of these servers their connections.
+    /// Whether, within the limit, a majority has answered this server as the leader, or has confirmed
+    /// to it that the leader leads. Who has just won or lost an election has heard either before it:
+    /// that counts, or every election would cost the clients of these servers their connections.
     fn hears_majority(&self) -> bool {
         use openraft::Instant;
         use openraft::async_runtime::watch::WatchReceiver;
@@ -446,10 +446,7 @@ impl Consensus {
             }
         }
         drop(now);
-        let heard_ms = self
-            .leader_heard_ms
-            .load(Relaxed)
-            .max(self.majority_heard_ms.load(Relaxed));
+        let heard_ms = self.majority_heard_ms.load(Relaxed);
         let silent_ms = now_ms.saturating_sub(heard_ms);
         heard_ms != 0 && u128::from(silent_ms) < self.isolation_limit.as_millis()
     }

@@ -9,7 +9,8 @@
 //!   applied here.
 //!
 //! One round is under way at a time, and all who come meanwhile share the next: thousands of clients
-//! cost no more rounds than one. Without a question there is no round. Where no majority answers, nobody
+//! cost no more rounds than one. Without a question there is no round, but for the few by which a server
+//! that follows makes sure that its leader still has a majority. Where no majority answers, nobody
 //! is answered: clients wait, and go elsewhere when they have waited for too long.
 //!
 //! The bound is that of requests per connection.

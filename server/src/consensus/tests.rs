@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
-use quorate_state::Action;
+use quorate_state::{Action, State};
 use tempfile::TempDir;
 
 use super::formation::FormationError;
-use super::types::Proposal;
+use super::types::{Proposal, TypeConfig};
 use super::{Consensus, Role};
 use crate::config::{Config, Override};
+use crate::peer_port::Answer;
+use crate::peer_port::wire::Rejoin;
 use crate::{Server, StartError};
 
 /// Long enough for anything three servers do.
@@ -243,23 +245,7 @@ async fn a_server_that_has_lost_its_data_is_refused_until_it_asks_to_rejoin() {
     );
     assert!(!has_identity(&ensemble.data_dir(id)));
 
-    let config = ensemble.config(id, &[("quorate.rejoin", "true")]);
-    let returned = Server::start(config).await.unwrap();
-    ready(&returned).await;
-    let votes = returned.consensus().raft.wait(Some(PATIENCE));
-    let server = id as u64;
-    votes
-        .metrics(
-            |now| {
-                now.membership_config
-                    .membership()
-                    .voter_ids()
-                    .any(|voter| voter == server)
-            },
-            "a vote",
-        )
-        .await
-        .unwrap();
+    let returned = rejoin(&ensemble, id).await;
     let leader = a_leader_among(&servers).await;
     let index = propose(leader, 10).await;
     applied(returned.consensus(), index).await;
@@ -268,6 +254,138 @@ async fn a_server_that_has_lost_its_data_is_refused_until_it_asks_to_rejoin() {
     returned.shutdown().await.unwrap();
     let returned = ensemble.start(id).await;
     ready(&returned).await;
+}
+
+/// Starts a server that has lost its data, and waits until it votes.
+async fn rejoin(ensemble: &Ensemble, id: usize) -> Server {
+    let config = ensemble.config(id, &[("quorate.rejoin", "true")]);
+    let returned = Server::start(config).await.unwrap();
+    ready(&returned).await;
+    let server = id as u64;
+    let votes = |now: &openraft::RaftMetrics<TypeConfig>| {
+        let mut voters = now.membership_config.voter_ids();
+        voters.any(|voter| voter == server)
+    };
+    let wait = returned.consensus().raft.wait(Some(PATIENCE));
+    wait.metrics(votes, "a vote").await.unwrap();
+    returned
+}
+
+/// Taking it out, writing down its incarnation and bringing it back are entries of their own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_a_lost_leader_was_taking_in_again_is_taken_in_by_the_next() {
+    for is_written_down in [false, true] {
+        let ensemble = Ensemble::new(&["participant"; 5]);
+        let mut servers = ensemble.start_all().await;
+        let leader = Arc::clone(servers[leader_of(&servers)].consensus());
+        let lost = (leader_of(&servers) + 1) % 5;
+        let server = lost as u64 + 1;
+        let known = until(&leader, |leader| leader.known_incarnation(server)).await;
+        servers.remove(lost).shutdown().await.unwrap();
+        std::fs::remove_dir_all(ensemble.data_dir(lost + 1)).unwrap();
+        let told = |one: &Consensus| one.replica.inspect(State::configuration_version);
+        let before = told(&leader);
+
+        let turn = leader.members.take_turn().await;
+        leader.members.take_out(server, known + 1).await.unwrap();
+        assert!(!leader.members.has(server));
+        if is_written_down {
+            assert!(leader.admit_incarnation(server, known + 1).await);
+        }
+        let index = last_applied(&leader);
+        let led = leader_of(&servers);
+        servers.remove(led).shutdown().await.unwrap();
+        drop(turn);
+
+        let next = a_leader_among(&servers).await;
+        applied(next, index).await;
+        let is_back = |one: &Consensus| {
+            let is_back = one.members.has(server) && one.members.returning().is_none();
+            is_back.then(|| one.known_incarnation(server))
+        };
+        assert_eq!(until(next, is_back).await, Some(known + 1));
+        // To clients it was a member all the time.
+        assert_eq!(told(next), before);
+        let returned = rejoin(&ensemble, lost + 1).await;
+        assert!(until(next, |one| one.known_incarnation(server)).await > known + 1);
+        returned.shutdown().await.unwrap();
+    }
+}
+
+/// It asks again until it is told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_asks_twice_to_be_taken_in_again_is_taken_in_once() {
+    let ensemble = Ensemble::of_three();
+    let mut servers = ensemble.start_all().await;
+    let lost = (leader_of(&servers) + 1) % 3;
+    let server = lost as u64 + 1;
+    servers.remove(lost).shutdown().await.unwrap();
+    let leader = a_leader_among(&servers).await;
+    let known = until(leader, |leader| leader.known_incarnation(server)).await;
+    let asks = |incarnation| Rejoin {
+        cluster: leader.cluster,
+        server,
+        incarnation,
+    };
+    assert_eq!(leader.take_in_again(asks(known + 1)).await, Answer::Done);
+    let (at, _) = leader.members.settled().unwrap();
+    assert_eq!(leader.take_in_again(asks(known + 1)).await, Answer::Done);
+    assert_eq!(leader.members.settled().unwrap().0, at);
+    let refused = leader.take_in_again(asks(known)).await;
+    assert!(matches!(refused, Answer::Refused { .. }), "{refused:?}");
+}
+
+/// Looks until there is something.
+async fn until<T>(consensus: &Consensus, look: impl Fn(&Consensus) -> Option<T>) -> T {
+    let found = async {
+        loop {
+            if let Some(found) = look(consensus) {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, found).await.unwrap()
+}
+
+/// Whom it hands over to has just gone, and nobody else is there either. The engine takes no writes from
+/// then on, so it must not go on as the leader when they are back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_nobody_relieves_is_silent_until_somebody_does() {
+    let ensemble = Ensemble::of_three();
+    let mut servers = ensemble.start_all().await;
+    let led = leader_of(&servers);
+    let old = servers.remove(led);
+    let leader = Arc::clone(old.consensus());
+    let index = propose(&leader, 10).await;
+    let term = |one: &Consensus| one.raft.metrics().borrow_watched().current_term;
+    let led_in = term(&leader);
+    for server in servers.drain(..) {
+        server.shutdown().await.unwrap();
+    }
+    let begun = std::time::Instant::now();
+    // It has heard of them a moment ago, so it tries them first.
+    assert!(!leader.members.hand_over(Duration::from_secs(2)).await);
+    let took = begun.elapsed();
+    assert!(took > Duration::from_secs(2), "it was not silent: {took:?}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert_eq!(leader.role(), Role::Leader);
+    assert_eq!(term(&leader), led_in);
+
+    // Alone the two that come back are a majority, and it may be one of them.
+    let others = (1..=3).filter(|id| *id != led + 1);
+    let starting = others.map(|id| ensemble.start(id));
+    servers = futures_util::future::join_all(starting).await;
+    servers.push(old);
+    for server in &servers {
+        ready(server).await;
+    }
+    until(&leader, |leader| (term(leader) > led_in).then_some(())).await;
+    let next = a_leader_among(&servers).await;
+    let index = index.max(propose(next, 10).await);
+    for server in &servers {
+        applied(server.consensus(), index).await;
+    }
 }
 
 fn has_identity(folder: &Path) -> bool {

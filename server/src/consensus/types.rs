@@ -4,6 +4,7 @@
 //! committed entries. A [`Proposal`] is opaque: the engine and the log carry its bytes, only the
 //! applier decodes them. None of these types travels between servers: `translate` has those that do.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
@@ -101,6 +102,19 @@ pub struct PeerNode {
     /// [`quorate_state::Configuration::changed_ms`].
     #[serde(default)]
     pub changed_ms: i64,
+    /// Servers that are out of the membership for a moment, noted on the one that led then. Nobody
+    /// but whoever leads makes anything of it: it brings them back.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub returning: BTreeMap<u64, Returning>,
+}
+
+/// A server that has lost its data. It is taken out of the membership, so that the leader forgets how
+/// far its old log went, and brought back as it was. The leader may be lost in between.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Returning {
+    /// Of its new data.
+    pub incarnation: u64,
+    pub node: PeerNode,
 }
 
 /// Whether a server is a member, or on its way in or out.
@@ -133,6 +147,7 @@ impl PeerNode {
                 .map_or_else(String::new, |(_, line)| line.to_owned()),
             standing: Standing::Member,
             changed_ms: 0,
+            returning: BTreeMap::new(),
         }
     }
 

@@ -8,7 +8,9 @@ use openraft::testing::log::{StoreBuilder, Suite};
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
-use super::super::types::{EntryPayload, PeerNode, SnapshotMeta, Standing, StoredMembership};
+use super::super::types::{
+    EntryPayload, PeerNode, Returning, SnapshotMeta, Standing, StoredMembership,
+};
 use super::*;
 use crate::storage::log::LogOptions;
 use crate::storage::{DataDir, Identity};
@@ -153,6 +155,10 @@ fn proposal(length: usize) -> EntryPayload {
 async fn entries_votes_and_log_ids_come_back_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = open(folder.path(), small());
+    let returning = Returning {
+        incarnation: 3,
+        node: PeerNode::default(),
+    };
     let node = PeerNode {
         host: "a".to_owned(),
         quorum_port: 1,
@@ -162,6 +168,7 @@ async fn entries_votes_and_log_ids_come_back_after_a_restart() {
         observer: true,
         standing: Standing::Leaving,
         changed_ms: 7,
+        returning: [(9, returning)].into(),
     };
     let nodes = std::collections::BTreeMap::from([(1, node)]);
     let membership = Membership::new(vec![[1].into()], nodes).unwrap();

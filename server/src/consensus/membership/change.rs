@@ -19,7 +19,7 @@ use quorate_state::{State, permits};
 use tokio::time::Instant;
 
 use super::plan::{Plan, Refusal, Wish, plan};
-use super::{Members, Metrics, caught_up, hears, is_member, lag, matched};
+use super::{Members, Metrics, caught_up, hears, is_member, lag, matched, returning};
 use crate::consensus::rounds;
 use crate::consensus::types::{LogId, Membership, PeerNode, Standing, TypeConfig};
 use crate::peer_port::{Answer, Question};
@@ -178,17 +178,13 @@ impl Members {
             return Err(Refusal::NotLeader);
         }
         let _claim = Claim::take(&self.changing).ok_or(Refusal::InProgress)?;
-        // What this server decides on has to be what is committed.
-        let read = rounds::confirm_leadership(&self.raft).await;
-        let index = read.ok_or(Refusal::NotLeader)?;
-        let zxid = self.zxids.zxid(index);
-        let left = deadline.saturating_duration_since(Instant::now());
-        if !self.replica.wait_applied(zxid, left).await {
-            return Err(Refusal::NotLeader);
-        }
+        self.catch_up_as_leader(deadline).await?;
         // The upkeep's own changes take a moment, and are none of the client's business.
         let _turn = self.turn.lock().await;
         let (at, now) = self.settled()?;
+        if returning(&now).is_some() {
+            return Err(Refusal::InProgress);
+        }
         let actual = self.replica.inspect(State::configuration_version);
         let actual = actual.ok_or(Refusal::Standalone)?;
         if wish.version != -1 && wish.version != actual {
@@ -210,8 +206,23 @@ impl Members {
             .ok_or(Refusal::Unknown)
     }
 
+    /// What a leader decides on has to be what is committed: waits until this one has applied it.
+    pub(in crate::consensus) async fn catch_up_as_leader(
+        &self,
+        deadline: Instant,
+    ) -> Result<(), Refusal> {
+        let read = rounds::confirm_leadership(&self.raft).await;
+        let index = read.ok_or(Refusal::NotLeader)?;
+        let zxid = self.zxids.zxid(index);
+        let left = deadline.saturating_duration_since(Instant::now());
+        match self.replica.wait_applied(zxid, left).await {
+            true => Ok(()),
+            false => Err(Refusal::NotLeader),
+        }
+    }
+
     /// The membership in force and the entry that set it.
-    pub(super) fn settled(&self) -> Result<(Option<LogId>, Membership), Refusal> {
+    pub(in crate::consensus) fn settled(&self) -> Result<(Option<LogId>, Membership), Refusal> {
         let (at, membership) = self.effective();
         let is_joint = membership.get_joint_config().len() != 1;
         if is_joint || !self.is_committed(at) {
@@ -389,12 +400,22 @@ impl Members {
         at: Option<LogId>,
         change: ChangeMembers<u64, PeerNode>,
     ) -> Result<LogId, Refusal> {
+        self.change_membership_and(at, change, true).await
+    }
+
+    /// As [`Members::change_membership`]. Those who lose their vote stay on if they are `kept`.
+    pub(super) async fn change_membership_and(
+        &self,
+        at: Option<LogId>,
+        change: ChangeMembers<u64, PeerNode>,
+        kept: bool,
+    ) -> Result<LogId, Refusal> {
         let precondition = Precondition::LastMembershipLogId {
             last_membership_log_id: at,
         };
         let changed = self
             .raft
-            .change_membership_if(change, true, [precondition])
+            .change_membership_if(change, kept, [precondition])
             .await;
         match judge(changed) {
             // The first of two steps was done: the next leader does the second.

@@ -9,6 +9,7 @@
 pub mod caller;
 pub mod change;
 pub mod plan;
+mod returning;
 mod status;
 mod transfer;
 mod upkeep;
@@ -35,6 +36,7 @@ use crate::peer_port::Peers;
 use crate::replica::Replica;
 use crate::storage::log::Log;
 
+use self::returning::returning;
 pub use self::status::Followers;
 
 type Metrics = openraft::RaftMetrics<TypeConfig>;
@@ -87,6 +89,7 @@ pub enum OutOfService {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Abstention {
     SlowDisk,
+    FullDisk,
     Differs,
 }
 
@@ -264,7 +267,6 @@ impl Members {
 
 /// Whether clients are to know of this server.
 fn is_member(node: &PeerNode) -> bool {
-    // One that has lost its data gets its vote back by itself: it is one of them all the time.
     node.standing == Standing::Member && !node.line.is_empty()
 }
 
@@ -275,7 +277,11 @@ pub(super) fn configuration(membership: &Membership) -> Option<Configuration> {
         return None;
     }
     let mut configuration = Configuration::default();
-    for (id, node) in membership.nodes() {
+    // One that has lost its data is one of them all the time, and so is what is known of it.
+    let returning = membership.nodes().flat_map(|(_, node)| &node.returning);
+    let returning = returning.map(|(id, returning)| (id, &returning.node));
+    let nodes: BTreeMap<&u64, &PeerNode> = returning.chain(membership.nodes()).collect();
+    for (id, node) in nodes {
         configuration.servers.insert(*id);
         configuration.changed_ms = configuration.changed_ms.max(node.changed_ms);
         if is_member(node) {

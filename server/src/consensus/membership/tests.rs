@@ -7,7 +7,7 @@ use quorate_protocol::ErrorCode;
 use super::configuration;
 use super::plan::{Plan, Refusal, Wish, plan};
 use crate::config::Member;
-use crate::consensus::types::{Membership, PeerNode, Standing};
+use crate::consensus::types::{Membership, PeerNode, Returning, Standing};
 
 /// `N=line` words, the voters among them as given.
 fn membership(voters: &[&[u64]], lines: &[(u8, &str)]) -> Membership {
@@ -99,6 +99,37 @@ fn the_text_lists_voters_and_observers_but_nobody_on_the_way_in_or_out() {
          server.4=four:2888:3888:observer\n"
     );
     assert_eq!(configuration.changed_ms, 0);
+}
+
+#[test]
+fn a_server_that_has_lost_its_data_is_a_member_while_it_is_out() {
+    let lines = [(1, "one:2888:3888;2181"), (2, "two:2888:3888;2181")];
+    let before = membership(&[&[1, 2]], &lines);
+    let node = PeerNode {
+        changed_ms: 9,
+        ..before.get_node(&1).expect("a node").clone()
+    };
+    let returning = Returning {
+        incarnation: 5,
+        node: node.clone(),
+    };
+    let carrier = PeerNode {
+        returning: [(1, returning)].into(),
+        ..before.get_node(&2).expect("a node").clone()
+    };
+    let now = |nodes: BTreeMap<u64, PeerNode>| {
+        let now = Membership::new(vec![BTreeSet::from([2])], nodes).expect("it is valid");
+        configuration(&now).expect("one set of voters")
+    };
+    let out = now([(2, carrier.clone())].into());
+    assert_eq!(out.servers, [1, 2].into());
+    assert_eq!(
+        out.members,
+        configuration(&before).expect("as it was").members
+    );
+    assert_eq!(out.changed_ms, 9);
+    // One that is not out yet, or is back already, is not there twice.
+    assert_eq!(now([(1, node), (2, carrier)].into()), out);
 }
 
 #[test]

@@ -29,7 +29,7 @@ impl Members {
     }
 
     /// Makes another server the leader, if this one is. Returns whether it leads no longer.
-    pub(super) async fn hand_over(&self, patience: Duration) -> bool {
+    pub(in crate::consensus) async fn hand_over(&self, patience: Duration) -> bool {
         let _handing = self.handing_over.lock().await;
         if self.try_successors(patience).await && self.leads() {
             self.fall_silent().await;

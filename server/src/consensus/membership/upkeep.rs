@@ -10,7 +10,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Abstention, Members, OutOfService, caught_up, hears, matched};
+use super::{Abstention, Members, OutOfService, caught_up, hears, matched, returning};
 use crate::consensus::types::{LogId, Membership, PeerNode, Standing};
 
 /// How often to look when nothing has changed: for the disk, and for waits that have an end.
@@ -44,6 +44,8 @@ struct Seen {
     removed_since: Option<Instant>,
     /// When leadership was last handed over for the disk.
     handed_over: Option<Instant>,
+    /// The same, since the disk has been full.
+    handed_over_full: Option<Instant>,
     leaderless_since: Option<Instant>,
 }
 
@@ -76,6 +78,7 @@ impl Members {
                 since: Some(Instant::now()),
                 removed_since: seen.removed_since,
                 handed_over: seen.handed_over,
+                handed_over_full: seen.handed_over_full,
                 leaderless_since: seen.leaderless_since,
                 told_since: None,
             };
@@ -83,6 +86,9 @@ impl Members {
         if self.is_committed(at) {
             self.notice_own_standing(seen, &membership);
         }
+        let is_full = !self.log.has_space();
+        self.abstain(Abstention::FullDisk, is_full);
+        seen.handed_over_full.take_if(|_| !is_full);
         self.stand_again(seen);
         if !self.leads() {
             self.leads_since_ms.store(0, Relaxed);
@@ -108,7 +114,7 @@ impl Members {
             self.end_half_done(seen, at).await;
         } else if !membership.voter_ids().any(|id| id == self.server) {
             self.hand_over(HAND_OVER_PATIENCE).await;
-        } else {
+        } else if returning(&membership).is_none() {
             self.forget_leaving(seen, at, &membership).await;
             self.admit_observers(at, &membership).await;
         }
@@ -218,19 +224,29 @@ impl Members {
     }
 
     /// A leader whose disk hangs while the others write holds everybody up: votes and snapshots of
-    /// its own wait, and should another server fail, so does every write.
+    /// its own wait, and should another server fail, so does every write. One whose disk is full lets
+    /// no session expire, and soon hangs as well.
     async fn watch_disk(&self, seen: &mut Seen) {
+        let is_full = !self.log.has_space();
         let hangs = self
             .log
             .stats()
             .writing_for
             .is_some_and(|d| d >= DISK_PATIENCE);
-        if !hangs || is_within(seen.handed_over, HOLD_OFF) || !self.others_keep_up() {
+        let last = match is_full {
+            true => &mut seen.handed_over_full,
+            false => &mut seen.handed_over,
+        };
+        if !hangs && !is_full || is_within(*last, HOLD_OFF) || !self.others_keep_up() {
             return;
         }
-        tracing::warn!("this server's disk takes too long: handing leadership over");
-        seen.handed_over = Some(Instant::now());
-        self.abstain(Abstention::SlowDisk, true);
+        *last = Some(Instant::now());
+        if is_full {
+            tracing::warn!("this server's disk is full: handing leadership over");
+        } else {
+            tracing::warn!("this server's disk takes too long: handing leadership over");
+            self.abstain(Abstention::SlowDisk, true);
+        }
         self.hand_over(HAND_OVER_PATIENCE).await;
     }
 
