@@ -402,15 +402,15 @@ async fn all_addresses_of_a_name_are_tried() {
     assert!(matches!(done.await, Ok(3)));
 }
 
+/// It gets its share and no more: on a busy machine a little may be lost as well, so the whole is
+/// so long that the other half is still there.
 #[tokio::test]
 async fn an_address_that_swallows_everything_hides_no_other() {
-    let done = try_ports(&[1, 2], IMPATIENT, |port, _| async move {
+    let whole = Duration::from_secs(4);
+    let end = Instant::now() + whole;
+    let done = try_ports(&[1, 2], whole, |port, _| async move {
         match port {
-            2 => {
-                // It needs some of the time itself; its share is the half.
-                tokio::time::sleep(IMPATIENT / 4).await;
-                Ok(port)
-            }
+            2 if Instant::now() < end => Ok(port),
             _ => std::future::pending().await,
         }
     });
