@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use quorate_protocol::Zxid;
 use quorate_protocol::frame::MAX_FRAME_BYTES_DEFAULT;
 use tokio::sync::watch;
+use tracing::Instrument;
 
 use crate::chroot::Chroot;
 use crate::client::{Client, Shared};
@@ -231,8 +232,16 @@ impl ClientBuilder {
     /// [`ConnectError`].
     pub async fn connect(self) -> Result<Client, ConnectError> {
         let (timeout, create_chroot) = (self.connect_timeout, self.create_chroot);
+        let proves_something = !self.identities.is_empty();
         let client = self.start()?;
         client.wait_until_connected(timeout).await?;
+        if proves_something {
+            // Whatever comes of it comes after the answer to what we prove.
+            let asked = client.at_root().exists("/").await;
+            if let Err(Error::AuthFailed { .. }) = asked {
+                return Err(ConnectError::AuthFailed);
+            }
+        }
         if create_chroot {
             let root = client.at_root();
             let chroot = client.chroot().as_str().to_owned();
@@ -314,7 +323,8 @@ impl ClientBuilder {
             attempt_patience: self.attempt_timeout,
             random,
         };
-        tokio::spawn(task.run());
+        let span = tracing::info_span!("session", id = tracing::field::Empty);
+        tokio::spawn(task.run().instrument(span));
         Ok(Client::new(shared, chroot, self.frame_bytes_max))
     }
 

@@ -8,6 +8,8 @@ use quorate_protocol::{AclEntry, PathError, SessionId, Zxid};
 
 use crate::builder::{ClientBuilder, ConnectError};
 use crate::chroot::Chroot;
+#[cfg(doc)]
+use crate::error::Reason;
 use crate::operation::{
     Authenticate, Children, ChildrenCount, Create, Delete, Ephemerals, Exists, Get, GetAcl,
     Reconfigure, Set, SetAcl, Sync, Watch, WhoAmI,
@@ -233,47 +235,101 @@ impl Client {
     // Reads.
 
     /// Reads a znode's data and stat. No data (null) reads as empty; see [`Get::or_none`].
+    ///
+    /// Takes its place when it is sent or awaited. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::NoNode`], [`Reason::NoAuth`]; those of a lost connection or session.
     pub fn get(&self, path: &str) -> Get {
         Get::new(self, path)
     }
 
     /// Reads the names of a znode's children, in no particular order, and its stat.
+    ///
+    /// Takes its place when it is sent or awaited. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::NoNode`], [`Reason::NoAuth`]; those of a lost connection or session.
     pub fn children(&self, path: &str) -> Children {
         Children::new(self, path)
     }
 
     /// Reads a znode's stat; `None` if there is no such znode.
+    ///
+    /// Takes its place when it is sent or awaited. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// Those of a lost connection or session.
     pub fn exists(&self, path: &str) -> Exists {
         Exists::new(self, path)
     }
 
     /// Reads a znode's ACL and stat.
+    ///
+    /// Takes its place when it is sent or awaited. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::NoNode`], [`Reason::NoAuth`]; those of a lost connection or session.
     pub fn acl(&self, path: &str) -> GetAcl {
         GetAcl::new(self, path)
     }
 
     /// Counts a znode's descendants, at all depths.
+    ///
+    /// Takes its place when it is sent or awaited. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::NoNode`]; those of a lost connection or session.
     pub fn count_descendants(&self, path: &str) -> ChildrenCount {
         ChildrenCount::new(self, path)
     }
 
     /// Lists the session's own ephemeral znodes below a path.
+    ///
+    /// Takes its place when it is sent or awaited. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// Those of a lost connection or session.
     pub fn ephemerals(&self, below: &str) -> Ephemerals {
         Ephemerals::new(self, below)
     }
 
     /// Several reads in one request, of one moment.
+    ///
+    /// Takes its place when it is sent or awaited. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// Those of a lost connection or session. What a single read does not find is in its own result.
     pub fn read_many(&self) -> ReadMany {
         ReadMany::new(self)
     }
 
     /// Waits until the server knows all writes that were acknowledged to anybody before: a read made
     /// after it sees them. Against Quorate this is proved by a majority.
+    ///
+    /// Takes its place when it is sent or awaited. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// Those of a lost connection or session.
     pub fn sync(&self, path: &str) -> Sync {
         Sync::new(self, path)
     }
 
     /// Watches a znode until the stream is dropped. It need not exist. See [`Watch::recursive`].
+    ///
+    /// Takes its place when it is sent or awaited. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::NoAuth`]; those of a lost connection or session.
     pub fn watch(&self, path: &str) -> Watch {
         Watch::new(self, path)
     }
@@ -281,26 +337,61 @@ impl Client {
     // Writes.
 
     /// Creates a znode, open to everybody and persistent unless told otherwise.
+    ///
+    /// Takes its place when it is sent or awaited. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::NodeExists`], [`Reason::NoNode`], [`Reason::NoAuth`],
+    /// [`Reason::NoChildrenForEphemerals`], [`Reason::InvalidAcl`], [`Reason::QuotaExceeded`];
+    /// those of a lost connection or session.
     pub fn create(&self, path: &str, data: impl AsRef<[u8]>) -> Create {
         Create::new(self, path, data.as_ref())
     }
 
     /// Replaces a znode's data; answers its new stat.
+    ///
+    /// Takes its place when it is sent or awaited. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::NoNode`], [`Reason::BadVersion`], [`Reason::NoAuth`], [`Reason::QuotaExceeded`];
+    /// those of a lost connection or session.
     pub fn set(&self, path: &str, data: impl AsRef<[u8]>) -> Set {
         Set::new(self, path, data.as_ref())
     }
 
     /// Deletes a znode that has no children.
+    ///
+    /// Takes its place when it is sent or awaited. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::NoNode`], [`Reason::BadVersion`], [`Reason::NotEmpty`], [`Reason::NoAuth`]; those
+    /// of a lost connection or session.
     pub fn delete(&self, path: &str) -> Delete {
         Delete::new(self, path)
     }
 
     /// Replaces a znode's ACL; answers its new stat.
+    ///
+    /// Takes its place when it is sent or awaited. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::NoNode`], [`Reason::BadVersion`], [`Reason::NoAuth`], [`Reason::InvalidAcl`];
+    /// those of a lost connection or session.
     pub fn set_acl(&self, path: &str, acl: impl Into<Vec<AclEntry>>) -> SetAcl {
         SetAcl::new(self, path, acl.into())
     }
 
     /// Begins a transaction: several writes and conditions, all or none.
+    ///
+    /// Takes its place when it is sent or awaited. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// Those of the operation that fails, with its place ([`Target::index`](crate::Target::index)).
     pub fn transaction(&self) -> Transaction {
         Transaction::new(self)
     }
@@ -309,16 +400,36 @@ impl Client {
 
     /// Lists the identities of the connection: pairs of scheme and user. Servers of Apache ZooKeeper
     /// know it from 3.7 on.
+    ///
+    /// Takes its place when it is sent or awaited. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::Unimplemented`]; those of a lost connection or session.
     pub fn who_am_i(&self) -> WhoAmI {
         WhoAmI::new(self)
     }
 
     /// Reads the ensemble's members, as `/zookeeper/config` has them: never below the chroot.
+    ///
+    /// Takes its place when it is sent or awaited. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::NoAuth`]; those of a lost connection or session.
     pub fn members(&self) -> Get {
         Get::new(&self.at_root(), "/zookeeper/config")
     }
 
     /// Changes the ensemble's members.
+    ///
+    /// Takes its place when it is sent or awaited. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::NoAuth`], [`Reason::BadVersion`], [`Reason::BadArguments`],
+    /// [`Reason::ReconfigDisabled`], [`Reason::ReconfigInProgress`],
+    /// [`Reason::NewConfigNoQuorum`]; those of a lost connection or session.
     pub fn reconfigure(&self) -> Reconfigure {
         Reconfigure::new(&self.at_root())
     }

@@ -4,8 +4,11 @@
 //! one of Quorate's others is killed every five seconds. `QUORATE_CLIENT_SUBJECT=quorate` or `apache`
 //! leaves one out.
 
+mod blocking;
 mod operations;
 mod sessions;
+mod tls;
+mod trees;
 mod watches;
 
 use std::time::Duration;
@@ -34,10 +37,6 @@ impl Scene {
     async fn client(&self) -> Client {
         self.builder().connect().await.unwrap()
     }
-
-    fn is_quorate(&self) -> bool {
-        self.server.product() == Product::Quorate
-    }
 }
 
 /// Plays a script against each product.
@@ -50,6 +49,24 @@ fn against_both_with<F: Future<Output = ()>>(
     settings: &Settings,
     script: impl Fn(Scene) -> F,
 ) {
+    each_product(test, settings, |server| {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build();
+        runtime.unwrap().block_on(async {
+            let played = tokio::time::timeout(LIMIT, script(Scene { server }));
+            played.await.expect("it goes on for too long");
+        });
+    });
+}
+
+/// Plays a script against each product, without a runtime.
+fn servers_of_both(test: &'static str, script: impl Fn(Server)) {
+    each_product(test, &Settings::default(), script);
+}
+
+fn each_product(test: &'static str, settings: &Settings, play: impl Fn(Server)) {
     let wanted = std::env::var("QUORATE_CLIENT_SUBJECT").ok();
     for (name, product) in [
         ("quorate", Product::Quorate),
@@ -62,20 +79,9 @@ fn against_both_with<F: Future<Output = ()>>(
             Product::Quorate => &[],
             Product::ApacheZookeeper => &[Need::Jars(&["zookeeper", "slf4j-simple"])],
         };
-        if !available(test, needs) {
-            continue;
+        if available(test, needs) {
+            eprintln!("--- {test} against {name}");
+            play(Server::start(product, settings).unwrap());
         }
-        let server = Server::start(product, settings).unwrap();
-        eprintln!("--- {test} against {name}");
-        tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .unwrap()
-            .block_on(async {
-                tokio::time::timeout(LIMIT, script(Scene { server }))
-                    .await
-                    .expect("it goes on for too long");
-            });
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use quorate_protocol::request::{Create as CreateRequest, CreateTtl};
 use quorate_protocol::{AclEntry, CreateMode, Request, SessionId, Stat, ZnodePath};
+use tokio::runtime::Handle;
 
 use super::{
     Policy, Prepare, Prepared, Sent, decoded, invalid_path, operation, retried, send_once,
@@ -271,16 +272,18 @@ impl Create {
         tokio::spawn(async move {
             let client = self.client.clone();
             let result = self.protect(&protection, prepared, first).await;
-            if let Err(Ok(created)) = done.send(result)
-                && protection.delete_if_dropped
-            {
-                client.delete(&created.path).guaranteed().send().await.ok();
-            }
+            let result = result.map(|created| Unclaimed {
+                claim: Some((created, client)),
+                delete_if_dropped: protection.delete_if_dropped,
+                runtime: Handle::current(),
+            });
+            // If nobody waits any more, what comes back is dropped here.
+            done.send(result).ok();
         });
         Sent::driven(async move {
-            answer
-                .await
-                .unwrap_or(Err(Error::Closed { target, sent: true }))
+            let answer = answer.await;
+            let lost = Err(Error::Closed { target, sent: true });
+            answer.unwrap_or(lost).and_then(Unclaimed::claim)
         })
     }
 
@@ -304,7 +307,9 @@ impl Create {
         let mut result = first.await;
         loop {
             let error = match result {
-                Err(error) if error.outcome() == Outcome::Unknown && !error.needs_new_session() => {
+                Err(error)
+                    if error.outcome() != Outcome::NotApplied && !error.needs_new_session() =>
+                {
                     error
                 }
                 // A plain name that exists with our mark in it is ours.
@@ -355,6 +360,34 @@ impl Create {
             return Ok(None);
         }
         Ok(Some(Created { path, stat }))
+    }
+}
+
+/// A znode whose creator may have lost interest: deleted if this is dropped, where that is asked for.
+struct Unclaimed {
+    claim: Option<(Created, Client)>,
+    delete_if_dropped: bool,
+    runtime: Handle,
+}
+
+impl Unclaimed {
+    fn claim(mut self) -> Result<Created, Error> {
+        match self.claim.take() {
+            Some((created, _)) => Ok(created),
+            None => unreachable!("it is claimed once"),
+        }
+    }
+}
+
+impl Drop for Unclaimed {
+    fn drop(&mut self) {
+        if let Some((created, client)) = self.claim.take()
+            && self.delete_if_dropped
+        {
+            // Whoever drops it may be outside of the runtime.
+            let _runtime = self.runtime.enter();
+            drop(client.delete(&created.path).guaranteed().send());
+        }
     }
 }
 

@@ -81,20 +81,32 @@ pub(crate) enum Attached {
 struct Up {
     last_sent: Instant,
     last_heard: Instant,
-    /// When the pings were sent that are not answered yet.
-    pings: VecDeque<LeaseInstant>,
+    /// Those that are not answered yet.
+    pings: VecDeque<Ping>,
     auths: VecDeque<Option<oneshot::Sender<Result<(), Error>>>>,
     set_watches: usize,
     last_ping: Instant,
     /// Whether this server's answers to pings prove that the leader knows of them.
     proves_pings: bool,
     next_xid: i32,
+    /// Requests sent on this connection.
+    requests: u64,
+}
+
+/// A ping that was sent.
+#[derive(Clone, Copy, Debug)]
+struct Ping {
+    sent: LeaseInstant,
+    /// How many requests were sent before it.
+    behind: u64,
 }
 
 /// A request that was sent.
 #[derive(Debug)]
 struct Flight {
     xid: Xid,
+    /// Counts those sent on this connection, from 1.
+    number: u64,
     call: Call,
     sent: LeaseInstant,
     /// Whether its answer proves that the leader could be reached.
@@ -216,6 +228,7 @@ impl Core {
             last_ping: now,
             proves_pings: false,
             next_xid: 1,
+            requests: 0,
         });
         match (read_only, resumed) {
             (true, _) => Attached::ReadOnly,
@@ -255,7 +268,10 @@ impl Core {
                 .map_err(|error| bad_request(&target, &error))?;
         }
         // Whether answers to pings prove anything is known from the first on.
-        up.pings.push_back(LeaseInstant::now());
+        up.pings.push_back(Ping {
+            sent: LeaseInstant::now(),
+            behind: 0,
+        });
         write_ping(out).map_err(|error| bad_request(&target, &error))
     }
 
@@ -314,8 +330,10 @@ impl Core {
             up.next_xid = up.next_xid.checked_add(1).unwrap_or(1);
             put_request(out, xid, call.op, &call.body);
             let proves = call.op == OpCode::Sync;
+            up.requests += 1;
             self.in_flight.push_back(Flight {
                 xid,
+                number: up.requests,
                 call,
                 sent,
                 proves,
@@ -432,12 +450,22 @@ impl Core {
         let Some(up) = &mut self.up else {
             return Ok(());
         };
-        let Some(sent) = up.pings.pop_front() else {
+        let Some(ping) = up.pings.pop_front() else {
             return Err(Broken::Protocol("an answer to no ping".to_owned()));
         };
+        // Servers answer in order: a request that was passed over will never be answered.
+        if self
+            .in_flight
+            .front()
+            .is_some_and(|flight| flight.number <= ping.behind)
+        {
+            return Err(Broken::Protocol(
+                "a request was left without an answer".to_owned(),
+            ));
+        }
         up.proves_pings |= !body.is_empty();
         if up.proves_pings {
-            self.lease.prove(sent);
+            self.lease.prove(ping.sent);
         }
         Ok(())
     }
@@ -564,7 +592,8 @@ impl Core {
             up.last_ping = now;
             up.last_sent = now;
             let sent = LeaseInstant::now();
-            up.pings.push_back(sent);
+            let behind = up.requests;
+            up.pings.push_back(Ping { sent, behind });
             // It has no field that could be too long.
             write_ping(out).ok();
             self.lease.sent(sent);
@@ -792,3 +821,6 @@ fn write_ping(out: &mut BytesMut) -> Result<(), jute::Error> {
         request.encode(out)
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -167,6 +167,9 @@ impl Task {
     fn on_attached(&mut self, attached: Attached) {
         self.shared.failures.lock().clear();
         let session = self.core.session().cloned();
+        if let Some(session) = &session {
+            tracing::Span::current().record("id", tracing::field::display(session.id));
+        }
         let ticket = session.as_ref().map(|session| SessionTicket {
             id: session.id,
             password: session.password,

@@ -150,6 +150,15 @@ impl WatchStream {
         std::future::poll_fn(|context| self.poll_item(context)).await
     }
 
+    /// What has come already, without waiting; `None` if nothing has.
+    pub fn try_next(&mut self) -> Option<Item> {
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        match self.poll_item(&mut context) {
+            Poll::Ready(item) => item.ok(),
+            Poll::Pending => None,
+        }
+    }
+
     fn poll_item(&mut self, context: &mut Context<'_>) -> Poll<Result<Item, End>> {
         let item = ready!(self.queue.poll(context));
         Poll::Ready(item.map(|item| match item {

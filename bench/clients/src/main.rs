@@ -1,0 +1,61 @@
+//! The client crate, `zookeeper-client`, `tokio-zookeeper` and kazoo, side by side on one server.
+//!
+//! `quorate-bench-clients 127.0.0.1:2181` drives the server with each in turn and prints a table in
+//! Markdown: how many requests a second and how long each takes, with 1, 30 and 1,000 outstanding on
+//! one session; how long after a write a watch tells of it; what a session costs in memory.
+//!
+//! All of one library's clients run on one runtime of one thread, so that figures are per thread. The
+//! order of the libraries turns from round to round, and a figure is the median of the rounds.
+
+mod kazoo;
+mod library;
+mod measure;
+
+use std::time::Duration;
+
+use crate::library::{Library, OurClient, TokioZookeeper, ZookeeperClient};
+use crate::measure::{Table, Workload};
+
+/// How long each figure is measured for, each round.
+const SPAN: Duration = Duration::from_millis(1500);
+const ROUNDS: usize = 3;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let Some(server) = std::env::args().nth(1) else {
+        return Err("usage: quorate-bench-clients HOST:PORT".into());
+    };
+    let mut table = Table::default();
+    for round in 0..ROUNDS {
+        eprintln!("round {} of {ROUNDS}", round + 1);
+        for turn in 0..4 {
+            match (round + turn) % 4 {
+                0 => drive::<OurClient>(&server, &mut table)?,
+                1 => drive::<ZookeeperClient>(&server, &mut table)?,
+                2 => drive::<TokioZookeeper>(&server, &mut table)?,
+                _ => kazoo::drive(&server, SPAN, &mut table)?,
+            }
+        }
+    }
+    println!("{}", table.markdown());
+    Ok(())
+}
+
+fn drive<L: Library>(server: &str, table: &mut Table) -> Result<(), Box<dyn std::error::Error>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let client = L::connect(server).await?;
+        client.prepare().await?;
+        for workload in [Workload::Get, Workload::Set] {
+            for outstanding in [1, 30, 1000] {
+                let figures = measure::closed_loop(&client, workload, outstanding, SPAN).await?;
+                table.add(L::NAME, &format!("{} x {outstanding}", workload.name()), figures);
+            }
+        }
+        let writer = L::connect(server).await?;
+        let figures = measure::watches(&client, &writer, SPAN).await?;
+        table.add(L::NAME, "watch", figures);
+        let bytes = measure::memory_per_session::<L>(server).await?;
+        table.add_memory(L::NAME, bytes);
+        Ok(())
+    })
+}
