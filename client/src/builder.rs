@@ -322,6 +322,7 @@ impl ClientBuilder {
             on_expiry: self.on_expiry,
             attempt_patience: self.attempt_timeout,
             random,
+            close_by: None,
         };
         let span = tracing::info_span!("session", id = tracing::field::Empty);
         tokio::spawn(task.run().instrument(span));

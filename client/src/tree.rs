@@ -168,6 +168,7 @@ impl Tree {
     pub async fn next(&mut self) -> Option<Result<Change, Error>> {
         loop {
             if let Some(change) = self.ready.pop_front() {
+                self.apply(&change);
                 return Some(Ok(change));
             }
             if self.ended {
@@ -224,30 +225,36 @@ impl Tree {
             let found = self.read(batch).await?;
             for (path, found) in batch.iter().zip(found) {
                 self.dirty.remove(path);
-                let change = match found {
-                    None => self.nodes.remove(path).map(|old| Change::Removed {
-                        path: path.clone(),
-                        old,
-                    }),
-                    Some(new) => {
-                        let old = self.nodes.insert(path.clone(), new.clone());
-                        let is_new = old
-                            .as_ref()
-                            .is_none_or(|old| old.stat.mzxid != new.stat.mzxid);
-                        is_new.then(|| Change::Put {
-                            path: path.clone(),
-                            new,
-                            old,
-                        })
-                    }
+                let old = self.nodes.get(path).cloned();
+                let path = path.clone();
+                let change = match (found, old) {
+                    (None, old) => old.map(|old| Change::Removed { path, old }),
+                    (Some(new), Some(old)) if old.stat.mzxid == new.stat.mzxid => None,
+                    (Some(new), old) => Some(Change::Put { path, new, old }),
                 };
                 self.ready.extend(change);
             }
         }
-        if self.nodes.len() > self.znodes_max {
+        let added = |change: &&Change| matches!(change, Change::Put { old: None, .. });
+        if self.nodes.len() + self.ready.iter().filter(added).count() > self.znodes_max {
+            // Read again the next time, when there may be fewer.
+            self.ready.clear();
+            self.gap = true;
             return Err(self.too_many());
         }
         Ok(())
+    }
+
+    fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Put { path, new, .. } => {
+                self.nodes.insert(path.clone(), new.clone());
+            }
+            Change::Removed { path, .. } => {
+                self.nodes.remove(path);
+            }
+            Change::Resynced(_) => {}
+        }
     }
 
     async fn read_all(&self) -> Result<BTreeMap<String, Node>, Error> {

@@ -393,7 +393,8 @@ fn launch(product: Product, folder: &Path) -> io::Result<Process> {
 
 /// Without the path of its `zoo.cfg`.
 pub(crate) fn apache_zookeeper_command(heap: &str) -> Command {
-    let mut command = java(&["zookeeper", "slf4j-simple"]);
+    // The last is for those who want TLS: not all of it is named by the first.
+    let mut command = java(&["zookeeper", "slf4j-simple", "netty-all"]);
     command
         .arg(format!("-Xmx{heap}"))
         // This key alone is read as a bare system property, which zoo.cfg cannot set.

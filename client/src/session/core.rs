@@ -128,6 +128,8 @@ pub(crate) struct Core {
     identities: Vec<(String, Bytes)>,
     up: Option<Up>,
     pub(crate) lease: Lease,
+    /// What the answer to closeSession will carry, once that was sent on this connection.
+    close_xid: Option<Xid>,
     /// Somebody has asked to end the session, or the task.
     pub(crate) closing: Option<Closing>,
 }
@@ -162,6 +164,7 @@ impl Core {
             identities,
             up: None,
             lease: Lease::default(),
+            close_xid: None,
             closing: None,
         }
     }
@@ -219,6 +222,7 @@ impl Core {
             });
             self.lease.attached(timeout, asked);
         }
+        self.close_xid = None;
         self.up = Some(Up {
             last_sent: now,
             last_heard: now,
@@ -384,6 +388,9 @@ impl Core {
             _ => {}
         }
         let Some(flight) = self.in_flight.pop_front() else {
+            if self.close_xid == Some(header.xid) {
+                return Err(Broken::Over(Over::Closed));
+            }
             return Err(Broken::Protocol(
                 "an answer that nobody asked for".to_owned(),
             ));
@@ -736,7 +743,9 @@ impl Core {
     /// Ends the session, after all that was asked before.
     pub(crate) fn write_close(&mut self, out: &mut BytesMut) {
         if let Some(up) = &mut self.up {
-            put_request(out, Xid(up.next_xid), OpCode::CloseSession, &[]);
+            let xid = Xid(up.next_xid);
+            put_request(out, xid, OpCode::CloseSession, &[]);
+            self.close_xid = Some(xid);
         }
     }
 }

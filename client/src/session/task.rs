@@ -76,6 +76,8 @@ pub(crate) struct Task {
     /// Of one attempt to connect; `None` for what the session's timeout leaves.
     pub(crate) attempt_patience: Option<Duration>,
     pub(crate) random: SmallRng,
+    /// When the end of the session is given up that somebody has asked for.
+    pub(crate) close_by: Option<Instant>,
 }
 
 /// Why a connection is no more.
@@ -122,6 +124,10 @@ impl Task {
                     self.publish(SessionState::Suspended);
                 }
                 Ended::Better => self.publish(SessionState::Suspended),
+                // However it came, it is the end that was asked for.
+                Ended::Over(Over::Expired) if self.core.closing.is_some() => {
+                    return self.finish(Over::Closed);
+                }
                 Ended::Over(Over::Expired) if self.on_expiry == OnExpiry::NewSession => {
                     tracing::warn!("the session has expired; a new one begins");
                     self.core.over(Over::Expired, true);
@@ -190,14 +196,7 @@ impl Task {
 
     /// Tries the hosts in turn until one takes us in. Meanwhile what cannot wait fails.
     async fn connect(&mut self, pause: &mut Duration) -> Result<(Dialled, Attached), Ended> {
-        let given_up = Instant::now() + self.core.timeout().max(CLOSE_PATIENCE);
         loop {
-            // Nobody is left who could want the session's end to be known.
-            if self.core.closing.is_some()
-                && (self.core.session().is_none() || Instant::now() >= given_up)
-            {
-                return Err(Ended::Closed);
-            }
             // There is at least one: a connect string has no empty list.
             let index = self.hosts.next().unwrap_or(0);
             let Some(host) = self.dialer.hosts().get(index).cloned() else {
@@ -266,8 +265,11 @@ impl Task {
         loop {
             self.core.accept(&mut nothing);
             self.core.fail_late(Instant::now());
+            let now = Instant::now();
+            // The end of a session that has not begun, or that nobody can be told of.
             if self.core.closing == Some(Closing::Task)
                 || (self.core.closing.is_some() && self.core.session().is_none())
+                || self.close_by(now).is_some_and(|close_by| now >= close_by)
             {
                 return Err(Ended::Closed);
             }
@@ -278,6 +280,13 @@ impl Task {
                 () = sleep_until(tick) => {}
             }
         }
+    }
+
+    /// Begins to count when somebody asks for the end.
+    fn close_by(&mut self, now: Instant) -> Option<Instant> {
+        self.core.closing?;
+        let patience = self.core.timeout().max(CLOSE_PATIENCE);
+        Some(*self.close_by.get_or_insert(now + patience))
     }
 
     /// Moves bytes until the connection ends.
@@ -296,7 +305,7 @@ impl Task {
             Arc::clone(&self.dialer),
             self.attempt_patience()
         ));
-        let mut close_by = None;
+        let mut close_sent = false;
         let mut tick = self.core.next_tick(Instant::now());
         let mut timer = std::pin::pin!(sleep_until(tick));
         loop {
@@ -307,14 +316,16 @@ impl Task {
                 Some(Closing::Task) if self.core.is_idle() && out.is_empty() => {
                     return Ended::Detached;
                 }
-                Some(Closing::Session) if close_by.is_none() && self.core.is_idle() => {
+                Some(Closing::Session) if !close_sent && self.core.is_idle() => {
                     self.core.write_close(&mut out);
-                    close_by = Some(now + CLOSE_PATIENCE);
+                    close_sent = true;
                 }
                 _ => {}
             }
             let next = self.core.next_tick(now);
-            let next = close_by.map_or(next, |close_by| next.min(close_by));
+            let next = self
+                .close_by(now)
+                .map_or(next, |close_by| next.min(close_by));
             if next != tick {
                 tick = next;
                 timer.as_mut().reset(tick);
@@ -323,20 +334,14 @@ impl Task {
             tokio::select! {
                 biased;
                 read = reader.read_buf(&mut input) => match read {
-                    Ok(0) if close_by.is_some() => return Ended::Closed,
                     Ok(0) => return Ended::Lost("the server has closed it".to_owned()),
                     Ok(_) => {
                         let read = self.core.read(Instant::now(), &mut input);
                         self.publish_lease();
                         if let Err(broken) = read {
-                            // The answer to closeSession is one that nobody waits for.
-                            return match close_by {
-                                Some(_) => Ended::Closed,
-                                None => broken.into(),
-                            };
+                            return broken.into();
                         }
                     }
-                    Err(_) if close_by.is_some() => return Ended::Closed,
                     Err(error) => return Ended::Lost(error.to_string()),
                 },
                 written = writer.write_buf(&mut out), if !out.is_empty() => match written {
@@ -346,7 +351,7 @@ impl Task {
                 () = line.wait() => {}
                 () = &mut timer => {
                     let now = Instant::now();
-                    if close_by.is_some_and(|close_by| now >= close_by) {
+                    if self.close_by(now).is_some_and(|close_by| now >= close_by) {
                         return Ended::Closed;
                     }
                     if let Err(broken) = self.core.tick(now, &mut out) {
