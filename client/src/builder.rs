@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use quorate_protocol::Zxid;
 use quorate_protocol::frame::MAX_FRAME_BYTES_DEFAULT;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::chroot::Chroot;
@@ -69,6 +70,28 @@ pub enum ConnectError {
     /// The chroot could not be created.
     #[error("the chroot cannot be created: {0}")]
     Chroot(#[source] Error),
+}
+
+/// What has to be done before a client is of use.
+async fn prepare(
+    client: &Client,
+    proves_something: bool,
+    create_chroot: bool,
+) -> Result<(), ConnectError> {
+    let root = client.at_root();
+    if proves_something {
+        // Whatever comes of it comes after the answer to what we prove.
+        let asked = root.exists("/").await;
+        if let Err(Error::AuthFailed { .. }) = asked {
+            return Err(ConnectError::AuthFailed);
+        }
+    }
+    let chroot = client.chroot().as_str();
+    if create_chroot && !chroot.is_empty() {
+        let ensured = root.ensure_path(chroot).await;
+        ensured.map_err(ConnectError::Chroot)?;
+    }
+    Ok(())
 }
 
 fn failures_text(failures: &[(Host, Arc<DialError>)]) -> String {
@@ -233,25 +256,16 @@ impl ClientBuilder {
     pub async fn connect(self) -> Result<Client, ConnectError> {
         let (timeout, create_chroot) = (self.connect_timeout, self.create_chroot);
         let proves_something = !self.identities.is_empty();
+        let began = Instant::now();
         let client = self.start()?;
         client.wait_until_connected(timeout).await?;
-        if proves_something {
-            // Whatever comes of it comes after the answer to what we prove.
-            let asked = client.at_root().exists("/").await;
-            if let Err(Error::AuthFailed { .. }) = asked {
-                return Err(ConnectError::AuthFailed);
-            }
+        // A server may have let us in and then say nothing.
+        let prepared = prepare(&client, proves_something, create_chroot);
+        let rest = timeout.saturating_sub(began.elapsed());
+        match tokio::time::timeout(rest, prepared).await {
+            Ok(prepared) => prepared.map(|()| client),
+            Err(_) => Err(client.no_server(timeout)),
         }
-        if create_chroot {
-            let root = client.at_root();
-            let chroot = client.chroot().as_str().to_owned();
-            if !chroot.is_empty() {
-                root.ensure_path(&chroot)
-                    .await
-                    .map_err(ConnectError::Chroot)?;
-            }
-        }
-        Ok(client)
     }
 
     /// Begins to connect, and does not wait: what is asked meanwhile waits for the connection.

@@ -138,11 +138,15 @@ impl Client {
         match state {
             SessionState::Expired => Err(ConnectError::TicketExpired),
             SessionState::AuthFailed => Err(ConnectError::AuthFailed),
-            SessionState::Connecting | SessionState::Closed => Err(ConnectError::NoServer {
-                waited: limit,
-                failures: self.shared().failures.lock().clone(),
-            }),
+            SessionState::Connecting | SessionState::Closed => Err(self.no_server(limit)),
             _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn no_server(&self, waited: Duration) -> ConnectError {
+        ConnectError::NoServer {
+            waited,
+            failures: self.shared().failures.lock().clone(),
         }
     }
 

@@ -197,12 +197,15 @@ impl Reason {
 #[non_exhaustive]
 pub enum Error {
     /// A server answered, and refused.
-    #[error("{target}: {reason}")]
+    #[error("{target}: {reason}{}", repeated_text(*.repeated))]
     Refused {
         /// What was asked.
         target: Target,
         /// Why not.
         reason: Reason,
+        /// Whether it had been made before, without an answer: it may have been applied then, and
+        /// be refused for that very reason.
+        repeated: bool,
     },
     /// The path is no path of a znode. Nothing was sent.
     #[error("{target}: {source}")]
@@ -280,6 +283,14 @@ pub enum Error {
     },
 }
 
+fn repeated_text(repeated: bool) -> &'static str {
+    if repeated {
+        "; it had been sent before, and may have been applied then"
+    } else {
+        ""
+    }
+}
+
 fn sent_text(sent: bool) -> &'static str {
     if sent {
         "; it had been sent before"
@@ -333,9 +344,9 @@ impl Error {
     /// [`Outcome::NotApplied`].
     pub fn outcome(&self) -> Outcome {
         let unknown = match self {
-            Self::Refused { reason, .. } => {
-                matches!(reason, Reason::ServerFault | Reason::Other(_))
-            }
+            Self::Refused {
+                reason, repeated, ..
+            } => *repeated || matches!(reason, Reason::ServerFault | Reason::Other(_)),
             Self::InvalidPath { .. }
             | Self::InvalidArgument { .. }
             | Self::TooLarge { .. }
@@ -367,6 +378,26 @@ impl Error {
         }
     }
 
+    /// The same, of a request that had been made before with an outcome that is unknown.
+    pub(crate) fn after_unknown(mut self) -> Self {
+        match &mut self {
+            Self::Refused { repeated, .. } => *repeated = true,
+            Self::Disconnected { sent, .. }
+            | Self::SessionExpired { sent, .. }
+            | Self::AuthFailed { sent, .. }
+            | Self::Closed { sent, .. } => *sent = true,
+            Self::TimedOut { target, .. } => {
+                let target = target.clone();
+                return Self::Disconnected { target, sent: true };
+            }
+            Self::InvalidPath { .. }
+            | Self::InvalidArgument { .. }
+            | Self::TooLarge { .. }
+            | Self::BadAnswer { .. } => {}
+        }
+        self
+    }
+
     /// Whether only a new session can go on: this one is over.
     pub fn needs_new_session(&self) -> bool {
         matches!(
@@ -384,6 +415,7 @@ mod tests {
         Error::Refused {
             target: Target::write("set", "/a"),
             reason,
+            repeated: false,
         }
     }
 
@@ -431,10 +463,37 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_known_of_the_first_time_is_not_known_by_the_second() {
+        let target = Target::write("set", "/a");
+        let waited = Duration::from_secs(1);
+        let errors = [
+            refused(Reason::BadVersion),
+            Error::TimedOut {
+                target: target.clone(),
+                waited,
+            },
+            Error::Disconnected {
+                target: target.clone(),
+                sent: false,
+            },
+            Error::Closed {
+                target,
+                sent: false,
+            },
+        ];
+        for error in errors {
+            assert_eq!(error.outcome(), Outcome::NotApplied, "{error}");
+            let error = error.after_unknown();
+            assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
+        }
+    }
+
+    #[test]
     fn the_text_names_operation_path_and_place() {
         let error = Error::Refused {
             target: Target::write("set", "/a").at(2),
             reason: Reason::BadVersion,
+            repeated: false,
         };
         assert_eq!(
             error.to_string(),

@@ -241,13 +241,18 @@ impl Transaction {
         crate::operation::Sent::driven(async move {
             match sent.await? {
                 Ok(committed) => Ok(committed),
-                Err((index, reason)) => {
+                Err(Failed {
+                    index,
+                    reason,
+                    repeated,
+                }) => {
                     let (word, path) = names
                         .get(index)
                         .map_or(("commit", ""), |(word, path)| (word, path.as_str()));
                     Err(Error::Refused {
                         target: Target::write(word, path).at(index),
                         reason,
+                        repeated,
                     })
                 }
             }
@@ -256,7 +261,15 @@ impl Transaction {
 }
 
 /// Committed, or which operation failed and why.
-type Outcome = Result<Committed, (usize, Reason)>;
+type Outcome = Result<Committed, Failed>;
+
+/// See [`Error::Refused`].
+#[derive(Debug)]
+pub(crate) struct Failed {
+    index: usize,
+    reason: Reason,
+    repeated: bool,
+}
 
 impl Prepare for Transaction {
     type Output = Outcome;
@@ -287,7 +300,11 @@ impl Prepare for Transaction {
         if let Some(index) = failed
             && let MultiResult::Error(Some(code)) = &results[index]
         {
-            return Ok(Err((index, Reason::from_code(code.code()))));
+            return Ok(Err(Failed {
+                index,
+                reason: Reason::from_code(code.code()),
+                repeated: answer.repeated,
+            }));
         }
         let results = results.into_iter().map(|result| {
             Ok(match result {

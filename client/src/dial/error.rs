@@ -89,6 +89,14 @@ pub enum DialError {
         /// What the whole attempt had.
         patience: Duration,
     },
+    /// A server answers, and does not take the session in.
+    #[error("{address}: {what}")]
+    NoSession {
+        /// Where.
+        address: SocketAddr,
+        /// What it did instead.
+        what: &'static str,
+    },
     /// A server is there, and does not say whether it takes writes.
     #[error(
         "{address}: the server does not allow isro: add it to 4lw.commands.whitelist for clients \

@@ -18,6 +18,10 @@ use crate::session::line::Answer;
 /// name asked for. As in Curator, whose locks sort by what is behind it.
 const PROTECTED_PREFIX: &str = "_c_";
 
+/// Between attempts to find out what became of a protected znode, at first and at most.
+const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
 /// A znode that was created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Created {
@@ -257,10 +261,12 @@ impl Create {
         }
     }
 
-    fn send_any(self) -> Sent<Created> {
+    fn send_any(mut self) -> Sent<Created> {
         let Some(protection) = self.protection.clone() else {
             return super::send(&self, &self.client, self.policy);
         };
+        // Sent again blindly, it would make a second znode.
+        self.policy.idempotent = false;
         let prepared = match self.prepare(&self.client) {
             Ok(prepared) => prepared,
             Err(error) => return Sent::failed(error),
@@ -305,14 +311,16 @@ impl Create {
         first: Sent<Created>,
     ) -> Result<Created, Error> {
         let mut result = first.await;
+        let mut pause = PAUSE;
         loop {
             let error = match result {
+                // A plain name that exists with our mark in it is ours.
                 Err(error)
-                    if error.outcome() != Outcome::NotApplied && !error.needs_new_session() =>
+                    if (error.outcome() != Outcome::NotApplied || error.is(Reason::NodeExists))
+                        && !error.needs_new_session() =>
                 {
                     error
                 }
-                // A plain name that exists with our mark in it is ours.
                 other => return other,
             };
             let session = self.client.session();
@@ -321,7 +329,12 @@ impl Create {
                 Ok(None) => result = self.attempt(&prepared).await,
                 // Not knowing is what the caller is told.
                 Err(found) if found.needs_new_session() => return Err(found_over(error, &found)),
-                Err(found) if found.is_retryable() => result = Err(error),
+                Err(found) if found.is_retryable() => {
+                    // A server that answers at once "not now" must not be asked without end.
+                    tokio::time::sleep(self.client.jitter(pause)).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                    result = Err(error);
+                }
                 Err(_) => return Err(error),
             }
         }

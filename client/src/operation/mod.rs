@@ -315,6 +315,7 @@ pub(crate) fn send<P: Prepare>(operation: &P, client: &Client, policy: Policy) -
     );
     Sent::driven(async move {
         let mut result = first.await;
+        let mut is_unknown = false;
         for pause in retry.pauses() {
             match &result {
                 Err(error)
@@ -322,12 +323,21 @@ pub(crate) fn send<P: Prepare>(operation: &P, client: &Client, policy: Policy) -
                         && (policy.idempotent || error.outcome() == Outcome::NotApplied) => {}
                 _ => return result,
             }
+            is_unknown |= is_unknown_of(&result);
             tokio::time::sleep(client.jitter(pause)).await;
             let target = target.clone();
             result = send_once(&client, target, &request, None, policy, P::decode).await;
+            if is_unknown {
+                result = result.map_err(Error::after_unknown);
+            }
         }
         result
     })
+}
+
+pub(crate) fn is_unknown_of<T>(result: &Result<T, Error>) -> bool {
+    let outcome = result.as_ref().err().map(Error::outcome);
+    outcome == Some(Outcome::Unknown)
 }
 
 pub(crate) fn send_once<T>(

@@ -239,6 +239,7 @@ impl Planned {
         prepared.interest = Some(Interest {
             watcher: watcher.clone(),
             sink: Sink::Once(sender),
+            is_cancelled: false,
         });
         Self { watcher, receiver }
     }
@@ -395,6 +396,7 @@ impl Watch {
         let interest = Interest {
             watcher: watcher.clone(),
             sink: Sink::Stream(Arc::clone(&queue)),
+            is_cancelled: false,
         };
         let request = Request::AddWatch(AddWatch {
             path,

@@ -182,6 +182,7 @@ impl Delete {
 
     async fn insist(&self, first: Sent<()>) -> Result<(), Error> {
         let mut result = first.await;
+        let mut is_unknown = false;
         let mut pause = PAUSE;
         loop {
             match &result {
@@ -191,9 +192,13 @@ impl Delete {
                 Err(error)
                     if error.is_retryable() || error.outcome() == crate::Outcome::Unknown =>
                 {
+                    is_unknown |= super::is_unknown_of(&result);
                     tokio::time::sleep(self.client.jitter(pause)).await;
                     pause = (pause * 2).min(PAUSE_MAX);
                     result = super::send(self, &self.client, self.policy).await;
+                    if is_unknown {
+                        result = result.map_err(Error::after_unknown);
+                    }
                     continue;
                 }
                 Err(_) => {}

@@ -30,6 +30,8 @@ use crate::watch::{End, Event};
 const WRITE_BYTES: usize = 64 << 10;
 /// Requests under way on one connection. A server has bounds of its own, and stops reading there.
 const IN_FLIGHT_MAX: usize = 4096;
+/// Timeouts for which a server may leave all pings without an answer, however much else it sends.
+const UNANSWERED_TIMEOUTS: u32 = 3;
 /// The length of a reply header on the wire.
 const HEADER_BYTES: usize = 16;
 
@@ -74,12 +76,15 @@ pub(crate) enum Attached {
     ReadOnly,
     /// The server knows no such session.
     Expired,
+    /// The server does something else than it was asked for: nothing has changed.
+    Refused(&'static str),
 }
 
 /// While there is a connection.
 #[derive(Debug)]
 struct Up {
-    last_sent: Instant,
+    /// As granted on this connection, also by a read-only server.
+    timeout: Duration,
     last_heard: Instant,
     /// Those that are not answered yet.
     pings: VecDeque<Ping>,
@@ -132,6 +137,9 @@ pub(crate) struct Core {
     close_xid: Option<Xid>,
     /// Somebody has asked to end the session, or the task.
     pub(crate) closing: Option<Closing>,
+    /// Nobody needs these any more, and the server watches for them as long as another watch of the
+    /// same path is under way.
+    stale: Vec<WatcherId>,
 }
 
 /// How the task is to end.
@@ -166,6 +174,7 @@ impl Core {
             lease: Lease::default(),
             close_xid: None,
             closing: None,
+            stale: Vec::new(),
         }
     }
 
@@ -204,15 +213,23 @@ impl Core {
         response: &ConnectResponse,
     ) -> Attached {
         let timeout = u64::try_from(response.timeout_ms).unwrap_or(0);
-        let Some(id) = response.session_id.filter(|_| timeout > 0) else {
-            return Attached::Expired;
-        };
-        let timeout = Duration::from_millis(timeout);
         let read_only = response.read_only == Some(true);
-        let resumed = self
-            .session
-            .as_ref()
-            .is_some_and(|session| session.id == id);
+        let asked_for = self.session.as_ref().map(|session| session.id);
+        let Some(id) = response.session_id.filter(|_| timeout > 0) else {
+            return match asked_for {
+                None => Attached::Refused("the server grants no session"),
+                // Only a majority ends sessions.
+                Some(_) if read_only => {
+                    Attached::Refused("the server is read-only and does not know the session")
+                }
+                Some(_) => Attached::Expired,
+            };
+        };
+        if !read_only && asked_for.is_some_and(|asked_for| asked_for != id) {
+            return Attached::Refused("the server grants another session than the one asked for");
+        }
+        let timeout = Duration::from_millis(timeout);
+        let resumed = asked_for == Some(id);
         // What a read-only server grants is nothing that another server would know.
         if !read_only {
             self.session = Some(Granted {
@@ -224,7 +241,7 @@ impl Core {
         }
         self.close_xid = None;
         self.up = Some(Up {
-            last_sent: now,
+            timeout,
             last_heard: now,
             pings: VecDeque::new(),
             auths: VecDeque::new(),
@@ -253,7 +270,8 @@ impl Core {
         }
         // Before anything that the server tells us on this connection.
         self.registry.note_gap(self.last_zxid);
-        for request in self.registry.requests(self.last_zxid) {
+        let bytes_max = self.terms.frame_bytes_max / 2;
+        for request in self.registry.requests(self.last_zxid, bytes_max) {
             // The older request is known to older servers as well.
             let is_new =
                 !(request.persistent.is_empty() && request.persistent_recursive.is_empty());
@@ -301,7 +319,7 @@ impl Core {
                         // Said first of all on the next connection.
                         None => drop(reply.send(Ok(()))),
                     }
-                    self.identities.push((scheme, proof));
+                    self.remember(scheme, proof);
                 }
                 Work::Close => self.closing = Some(Closing::Session),
                 Work::Detach => {
@@ -312,14 +330,24 @@ impl Core {
         self.inbox = inbox;
     }
 
+    /// Keeps who we are for later connections. Said twice it is the same.
+    fn remember(&mut self, scheme: String, proof: Bytes) {
+        let identity = (scheme, proof);
+        if !self.identities.contains(&identity) {
+            self.identities.push(identity);
+        }
+    }
+
     /// Puts requests into `out`, as many as make one write.
-    pub(crate) fn write(&mut self, now: Instant, out: &mut BytesMut) {
+    pub(crate) fn write(&mut self, out: &mut BytesMut) {
         let Some(up) = &mut self.up else { return };
-        if self.waiting.is_empty() || out.len() >= WRITE_BYTES {
+        // Nothing is answered behind the end of the session.
+        if self.waiting.is_empty() || out.len() >= WRITE_BYTES || self.close_xid.is_some() {
             return;
         }
         let sent = LeaseInstant::now();
         let mut released = (0, 0);
+        let mut unwanted = Vec::new();
         while out.len() < WRITE_BYTES && self.in_flight.len() < IN_FLIGHT_MAX {
             let Some(call) = self.waiting.pop_front() else {
                 break;
@@ -327,6 +355,7 @@ impl Core {
             if call.is_abandoned() {
                 released.0 += 1;
                 released.1 += call.cost();
+                unwanted.extend(call.interest.map(|interest| interest.watcher.path));
                 continue;
             }
             let xid = Xid(up.next_xid);
@@ -343,9 +372,11 @@ impl Core {
                 proves,
             });
         }
-        up.last_sent = now;
         self.lease.sent(sent);
         self.line.release(released.0, released.1);
+        for path in unwanted {
+            self.unwatch_stale(&path);
+        }
     }
 
     /// Whether there is nothing to wait for any more.
@@ -407,6 +438,15 @@ impl Core {
             released.1 -= self.in_flight[0].call.cost();
             return Err(Broken::Protocol(what));
         }
+        if header.err == ErrorCode::SessionMoved.code() {
+            // Not applied, and nothing else will be on this connection.
+            released.0 -= 1;
+            released.1 -= flight.call.cost();
+            self.in_flight.push_front(flight);
+            return Err(Broken::Protocol(
+                "the session has moved to another connection".to_owned(),
+            ));
+        }
         if header.err == ErrorCode::SessionExpired.code() {
             flight.call.answer_over(Over::Expired);
             return Err(Broken::Over(Over::Expired));
@@ -415,24 +455,34 @@ impl Core {
             self.lease.prove_reached(flight.sent);
         }
         let mut call = flight.call;
-        let interest = call.interest.take();
-        if header.err == 0 {
-            if let Some(interest) = interest {
-                self.registry.add(interest);
+        if let Some(mut interest) = call.interest.take() {
+            let path = Arc::clone(&interest.watcher.path);
+            let is_unwanted = interest.is_cancelled || call.is_abandoned();
+            let is_absent = call.op == OpCode::Exists && header.err == ErrorCode::NoNode.code();
+            if is_absent {
+                interest.watcher.kind = Kind::Exist;
             }
-            call.answer(Ok(Answer { body }));
+            if header.err == 0 || is_absent {
+                let watcher = interest.watcher.clone();
+                self.registry.add(interest);
+                if is_unwanted {
+                    self.unwatch(&watcher);
+                }
+            }
+            self.unwatch_stale(&path);
+        }
+        let repeated = call.was_sent;
+        if header.err == 0 {
+            call.answer(Ok(Answer { body, repeated }));
             return Ok(());
         }
         let reason = Reason::from_code(header.err);
-        if let Some(mut interest) = interest
-            && call.op == OpCode::Exists
-            && reason == Reason::NoNode
-        {
-            interest.watcher.kind = Kind::Exist;
-            self.registry.add(interest);
-        }
         let target = call.target.clone();
-        call.answer(Err(Error::Refused { target, reason }));
+        call.answer(Err(Error::Refused {
+            target,
+            reason,
+            repeated,
+        }));
         Ok(())
     }
 
@@ -517,7 +567,40 @@ impl Core {
     /// Nobody watches any more. The server is told if that is all there was on the path, or if it
     /// can tell the kinds apart.
     fn unwatch(&mut self, watcher: &WatcherId) {
-        if !self.registry.remove(watcher) || self.up.is_none() {
+        let flights = self.in_flight.iter_mut().map(|flight| &mut flight.call);
+        let mut under_way = self.waiting.iter_mut().chain(flights);
+        // It may go before its request is answered.
+        let its_own = under_way.find_map(|call| {
+            let interest = call.interest.as_mut();
+            interest.filter(|interest| interest.watcher.number == watcher.number)
+        });
+        if let Some(interest) = its_own {
+            interest.is_cancelled = true;
+            return;
+        }
+        if self.registry.remove(watcher) {
+            self.unwatch_on_server(watcher);
+        }
+    }
+
+    /// Tells the server what could not be told while another watch of the path was under way.
+    fn unwatch_stale(&mut self, path: &str) {
+        if self.stale.iter().all(|watcher| *watcher.path != *path) {
+            return;
+        }
+        let stale = std::mem::take(&mut self.stale);
+        let (ready, rest) = stale.into_iter().partition(|w| *w.path == *path);
+        self.stale = rest;
+        let ready: Vec<WatcherId> = ready;
+        for watcher in ready {
+            if !self.registry.watches_as(watcher.kind, path) {
+                self.unwatch_on_server(&watcher);
+            }
+        }
+    }
+
+    fn unwatch_on_server(&mut self, watcher: &WatcherId) {
+        if self.up.is_none() || self.close_xid.is_some() {
             return;
         }
         // A watch of the same path may be under way, and would be removed as well.
@@ -530,11 +613,16 @@ impl Core {
         if self.waiting.iter().any(is_wanted)
             || self.in_flight.iter().any(|flight| is_wanted(&flight.call))
         {
+            self.stale.push(watcher.clone());
             return;
         }
         const ANY: i32 = 3;
+        let goes_on = self.registry.watches_as(Kind::Persistent, path)
+            || self.registry.watches_as(Kind::Recursive, path);
         let watcher_type = match watcher.kind {
             _ if !self.registry.watches(path) => ANY,
+            // Servers before 3.9 would take the lasting watch away with it.
+            Kind::Children | Kind::Data | Kind::Exist if goes_on => return,
             Kind::Children => 1,
             Kind::Data | Kind::Exist => 2,
             // Servers before 3.9 do not know these two, and leave the watch where it is.
@@ -559,8 +647,8 @@ impl Core {
     pub(crate) fn next_tick(&self, now: Instant) -> Instant {
         match &self.up {
             Some(up) => {
-                let ping = up.last_ping + self.ping_interval();
-                let silent = up.last_heard + self.silence_max();
+                let ping = up.last_ping + self.ping_interval(up);
+                let silent = up.last_heard + silence_max(up);
                 ping.min(silent)
             }
             None => {
@@ -576,28 +664,34 @@ impl Core {
 
     /// A third of the timeout, as ZooKeeper's clients: one may get lost. A sixth, where a lease hangs
     /// on it.
-    fn ping_interval(&self) -> Duration {
-        self.timeout() / if self.terms.keep_lease { 6 } else { 3 }
+    fn ping_interval(&self, up: &Up) -> Duration {
+        up.timeout / self.pings_per_timeout()
     }
 
-    /// Two thirds of the timeout, as ZooKeeper's clients: what is left is for another server.
-    fn silence_max(&self) -> Duration {
-        self.timeout() * 2 / 3
+    fn pings_per_timeout(&self) -> u32 {
+        if self.terms.keep_lease { 6 } else { 3 }
     }
 
     /// Does what time asks for.
     pub(crate) fn tick(&mut self, now: Instant, out: &mut BytesMut) -> Result<(), Broken> {
-        let (interval, silence_max) = (self.ping_interval(), self.silence_max());
-        let Some(up) = &mut self.up else {
+        let Some(up) = &self.up else {
             self.fail_late(now);
+            return Ok(());
+        };
+        let (interval, silence_max) = (self.ping_interval(up), silence_max(up));
+        let pings_max = (self.pings_per_timeout() * UNANSWERED_TIMEOUTS) as usize;
+        let Some(up) = &mut self.up else {
             return Ok(());
         };
         if now >= up.last_heard + silence_max {
             return Err(Broken::Silent(silence_max));
         }
         if now >= up.last_ping + interval {
+            // Bytes alone are no life: a frame may never end.
+            if up.pings.len() >= pings_max {
+                return Err(Broken::Protocol("no ping is answered".to_owned()));
+            }
             up.last_ping = now;
-            up.last_sent = now;
             let sent = LeaseInstant::now();
             let behind = up.requests;
             up.pings.push_back(Ping { sent, behind });
@@ -653,6 +747,7 @@ impl Core {
         if self.up.take().is_none() {
             return;
         }
+        self.stale.clear();
         let mut again = VecDeque::new();
         let mut released = (0, 0);
         for flight in self.in_flight.drain(..) {
@@ -661,8 +756,12 @@ impl Core {
                 && call.may_repeat
                 && !call.is_abandoned()
             {
+                // Its time counts from the first loss on: it may be the request itself that servers
+                // do not survive, or do not answer.
+                if !call.was_sent {
+                    call.send_by = Some(now + patience);
+                }
                 call.was_sent = true;
-                call.send_by = Some(now + patience);
                 again.push_back(call);
                 continue;
             }
@@ -672,10 +771,11 @@ impl Core {
             call.answer(Err(Error::Disconnected { target, sent: true }));
         }
         for mut call in self.waiting.drain(..) {
-            call.send_by = call.patience.map(|patience| now + patience);
+            call.wait_from(now);
             again.push_back(call);
         }
         self.waiting = again;
+        self.line.wait_from(now);
         self.line.release(released.0, released.1);
         self.fail_late(now);
     }
@@ -683,6 +783,7 @@ impl Core {
     /// The session is over: everything under way fails. With `goes_on` there will be another one.
     pub(crate) fn over(&mut self, over: Over, goes_on: bool) {
         self.up = None;
+        self.stale.clear();
         let mut released = (0, 0);
         for flight in self.in_flight.drain(..) {
             released.0 += 1;
@@ -711,7 +812,7 @@ impl Core {
                     proof,
                     reply,
                 } => {
-                    self.identities.push((scheme, proof));
+                    self.remember(scheme, proof);
                     let target = Target::write("authenticate", "");
                     let answer = if goes_on {
                         Ok(())
@@ -767,6 +868,13 @@ impl Call {
         }
     }
 
+    /// The connection was lost now. Of a call that was sent already the time goes on.
+    pub(crate) fn wait_from(&mut self, now: Instant) {
+        if !self.was_sent {
+            self.send_by = self.patience.map(|patience| now + patience);
+        }
+    }
+
     fn answer_over(self, over: Over) {
         let target = self.target.clone();
         self.answer(Err(over.error(target, true)));
@@ -786,6 +894,11 @@ impl Call {
         };
         self.answer(Err(error));
     }
+}
+
+/// Two thirds of the timeout, as ZooKeeper's clients: what is left is for another server.
+fn silence_max(up: &Up) -> Duration {
+    up.timeout * 2 / 3
 }
 
 fn bad_request(target: &Target, error: &jute::Error) -> Error {

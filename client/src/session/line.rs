@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use quorate_protocol::OpCode;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
@@ -91,6 +91,8 @@ impl Call {
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     pub(crate) body: Bytes,
+    /// The request had been sent on an earlier connection too.
+    pub(crate) repeated: bool,
 }
 
 /// What the session's task is given to do.
@@ -149,6 +151,8 @@ struct State {
     /// How many of them are known to be empty.
     empty: usize,
     over: Option<Over>,
+    /// Somebody has asked for the end: what is there is done, and nothing joins any more.
+    closing: bool,
 }
 
 /// A call that is not in the line yet.
@@ -168,7 +172,8 @@ impl Line {
     /// its caller goes away.
     pub(crate) fn join(&self, call: Call) -> Option<Arc<Parked>> {
         let mut state = self.state.lock();
-        if let Some(over) = state.over {
+        let closing = state.closing.then_some(Over::Closed);
+        if let Some(over) = state.over.or(closing) {
             drop(state);
             let error = over.error(call.target.clone(), false);
             call.answer(Err(error));
@@ -197,6 +202,7 @@ impl Line {
             }
             return;
         }
+        state.closing |= matches!(work, Work::Close | Work::Detach);
         state.work.push_back(work);
         drop(state);
         self.work.notify_one();
@@ -215,6 +221,8 @@ impl Line {
             state.parked.retain(|parked| parked.0.lock().is_some());
             state.empty = 0;
         }
+        // It may have been the one that was too large for what room there is.
+        self.admit_parked(state);
     }
 
     /// Resolves when there is work. Cancel safe.
@@ -240,6 +248,11 @@ impl Line {
         let mut state = self.state.lock();
         state.requests -= requests;
         state.bytes -= bytes;
+        self.admit_parked(state);
+    }
+
+    /// Lets those in for which there is room.
+    fn admit_parked(&self, mut state: MutexGuard<'_, State>) {
         let mut admitted = false;
         while let Some(first) = state.parked.front() {
             let mut slot = first.0.lock();
@@ -273,11 +286,24 @@ impl Line {
 
     /// Takes the parked calls out that were to be sent by now.
     pub(crate) fn take_late(&self, now: Instant, late: &mut Vec<Call>) {
-        let state = self.state.lock();
-        for parked in &state.parked {
+        let mut state = self.state.lock();
+        state.parked.retain(|parked| {
             let mut slot = parked.0.lock();
             if slot.as_ref().is_some_and(|call| call.is_late(now)) {
                 late.extend(slot.take());
+            }
+            slot.is_some()
+        });
+        state.empty = 0;
+        self.admit_parked(state);
+    }
+
+    /// The connection was lost: the time of the parked calls begins anew.
+    pub(crate) fn wait_from(&self, now: Instant) {
+        let state = self.state.lock();
+        for parked in &state.parked {
+            if let Some(call) = parked.0.lock().as_mut() {
+                call.wait_from(now);
             }
         }
     }
@@ -437,6 +463,36 @@ mod tests {
         lengths(&line);
         line.release(1, CALL_OVERHEAD + 1);
         assert_eq!(lengths(&line), [7]);
+    }
+
+    #[test]
+    fn parked_calls_whose_time_is_up_leave_nothing_and_make_way() {
+        let line = Line::new(Limits {
+            requests: 10,
+            bytes: 2000,
+        });
+        let now = Instant::now();
+        let (first, _a) = call(1000);
+        line.join(Call {
+            send_by: Some(now + Duration::from_secs(9)),
+            ..first
+        });
+        for _ in 0..100 {
+            // It is to fail at once.
+            let (large, _b) = call(1500);
+            assert!(line.join(large).is_some());
+            let (small, _c) = call(1);
+            line.join(Call {
+                send_by: Some(now + Duration::from_secs(9)),
+                ..small
+            });
+            let mut late = Vec::new();
+            line.take_late(now, &mut late);
+            assert_eq!(late.len(), 1);
+            assert!(line.state.lock().parked.is_empty());
+            assert_eq!(lengths(&line).last(), Some(&1), "there is room for it");
+            line.release(1, CALL_OVERHEAD + 1);
+        }
     }
 
     #[test]

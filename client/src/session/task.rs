@@ -31,6 +31,11 @@ const ROUND_PAUSE_MIN: Duration = Duration::from_millis(50);
 const ROUND_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// The least that one attempt gets, however many hosts there are.
 const ATTEMPT_MIN: Duration = Duration::from_millis(250);
+/// A connection that lasts less is as bad as none: there is a pause before the next one, so that a
+/// server that takes in and turns out again is not asked without end.
+const STEADY: Duration = Duration::from_secs(2);
+/// After so long a read-only server is left for one that does not say whether it takes writes.
+const UNPROBED_PATIENCE: Duration = Duration::from_secs(60);
 /// How long the end of a session may take that nobody waits for.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 /// How soon another server is asked whether it takes writes, at first and at most, while connected
@@ -109,14 +114,20 @@ impl Task {
     pub(crate) async fn run(mut self) {
         let mut pause = ROUND_PAUSE_MIN;
         loop {
+            let mut is_steady = false;
             let ended = match self.connect(&mut pause).await {
                 Ok((dialled, attached)) => {
-                    pause = ROUND_PAUSE_MIN;
                     self.on_attached(attached);
-                    self.serve(dialled, attached == Attached::ReadOnly).await
+                    let since = Instant::now();
+                    let ended = self.serve(dialled, attached == Attached::ReadOnly).await;
+                    is_steady = since.elapsed() >= STEADY;
+                    ended
                 }
                 Err(ended) => ended,
             };
+            if is_steady {
+                pause = ROUND_PAUSE_MIN;
+            }
             self.core.lost(Instant::now());
             match ended {
                 Ended::Lost(reason) => {
@@ -131,8 +142,9 @@ impl Task {
                 Ended::Over(Over::Expired) if self.on_expiry == OnExpiry::NewSession => {
                     tracing::warn!("the session has expired; a new one begins");
                     self.core.over(Over::Expired, true);
+                    *self.shared.ticket.lock() = None;
                     self.publish(SessionState::Expired);
-                    self.sleep_down(pause).await.ok();
+                    is_steady = false;
                 }
                 Ended::Over(over) => return self.finish(over),
                 Ended::Closed => return self.finish(Over::Closed),
@@ -141,11 +153,29 @@ impl Task {
             if self.core.closing == Some(Closing::Task) {
                 return self.finish(Over::Closed);
             }
+            if !is_steady {
+                // What ends the pause ends the next attempt as well.
+                self.back_off(&mut pause).await.ok();
+            }
         }
+    }
+
+    /// Waits before the next attempt, and longer the next time.
+    async fn back_off(&mut self, pause: &mut Duration) -> Result<(), Ended> {
+        let random = self.random.random_range(0.5..1.0);
+        // A session must not be lost to a pause.
+        let max = self.core.timeout() / 6;
+        let max = max.clamp(ROUND_PAUSE_MIN, ROUND_PAUSE_MAX);
+        let span = (*pause).min(max);
+        *pause = (span * 2).min(max);
+        self.sleep_down(span.mul_f64(random)).await
     }
 
     fn finish(mut self, over: Over) {
         self.core.over(over, false);
+        if over == Over::Expired {
+            *self.shared.ticket.lock() = None;
+        }
         self.publish(match over {
             Over::Expired => SessionState::Expired,
             Over::AuthFailed => SessionState::AuthFailed,
@@ -215,6 +245,10 @@ impl Task {
                     let response = &dialled.response;
                     match self.core.attached(Instant::now(), asked, response) {
                         Attached::Expired => return Err(Ended::Over(Over::Expired)),
+                        Attached::Refused(what) => {
+                            let address = dialled.address;
+                            self.on_failure(host, DialError::NoSession { address, what });
+                        }
                         attached => {
                             tracing::debug!(address = %dialled.address, ?attached, "connected");
                             // When this one is lost, the others are the better guess.
@@ -226,9 +260,7 @@ impl Task {
                 Err(error) => self.on_failure(host, error),
             }
             if self.hosts.round_is_over() {
-                let random = self.random.random_range(0.5..1.0);
-                self.sleep_down(pause.mul_f64(random)).await?;
-                *pause = (*pause * 2).min(ROUND_PAUSE_MAX);
+                self.back_off(pause).await?;
             }
         }
     }
@@ -273,7 +305,10 @@ impl Task {
             {
                 return Err(Ended::Closed);
             }
-            let tick = self.core.next_tick(Instant::now());
+            let tick = self.core.next_tick(now);
+            let tick = self
+                .close_by(now)
+                .map_or(tick, |close_by| tick.min(close_by));
             tokio::select! {
                 done = &mut something => return Ok(done),
                 () = line.wait() => {}
@@ -311,7 +346,7 @@ impl Task {
         loop {
             self.core.accept(&mut out);
             let now = Instant::now();
-            self.core.write(now, &mut out);
+            self.core.write(&mut out);
             match self.core.closing {
                 Some(Closing::Task) if self.core.is_idle() && out.is_empty() => {
                     return Ended::Detached;
@@ -332,20 +367,30 @@ impl Task {
             }
             input.reserve(READ_BYTES);
             tokio::select! {
+                // Writing comes first: what is to be written is bounded, and what a server sends is
+                // not. Time comes last: what has come must not be taken for silence.
                 biased;
+                written = writer.write_buf(&mut out), if !out.is_empty() => match written {
+                    Ok(_) => {}
+                    Err(error) => return Ended::Lost(error.to_string()),
+                },
                 read = reader.read_buf(&mut input) => match read {
                     Ok(0) => return Ended::Lost("the server has closed it".to_owned()),
                     Ok(_) => {
-                        let read = self.core.read(Instant::now(), &mut input);
+                        let now = Instant::now();
+                        let mut read = self.core.read(now, &mut input);
+                        if read.is_ok() && now >= tick {
+                            // A server that never stops must not hold up the pings.
+                            read = self.core.tick(now, &mut out);
+                        }
                         self.publish_lease();
                         if let Err(broken) = read {
                             return broken.into();
                         }
+                        if self.close_by(now).is_some_and(|close_by| now >= close_by) {
+                            return Ended::Closed;
+                        }
                     }
-                    Err(error) => return Ended::Lost(error.to_string()),
-                },
-                written = writer.write_buf(&mut out), if !out.is_empty() => match written {
-                    Ok(_) => {}
                     Err(error) => return Ended::Lost(error.to_string()),
                 },
                 () = line.wait() => {}
@@ -364,15 +409,36 @@ impl Task {
     }
 }
 
-/// Resolves when some host takes writes.
+impl Drop for Task {
+    /// Also when the runtime is shut down under it: nobody waits for an answer that cannot come.
+    fn drop(&mut self) {
+        self.core.over(Over::Closed, false);
+        self.publish_lease();
+        self.states.send_if_modified(|state| {
+            let is_news = !state.is_over();
+            if is_news {
+                *state = SessionState::Closed;
+            }
+            is_news
+        });
+    }
+}
+
+/// Resolves when some host takes writes, or may: of a server that refuses to say so it can only be
+/// found out by connecting, which is tried now and then.
 async fn wait_for_better(dialer: Arc<Dialer>, patience: Duration) {
+    let since = Instant::now();
     let mut pause = PROBE_PAUSE_MIN;
     loop {
         for host in dialer.hosts() {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PROBE_PAUSE_MAX);
-            if matches!(dialer.is_read_write(host, patience).await, Ok(true)) {
-                return;
+            match dialer.is_read_write(host, patience).await {
+                Ok(true) => return,
+                Err(DialError::ProbeRefused { .. }) if since.elapsed() >= UNPROBED_PATIENCE => {
+                    return;
+                }
+                _ => {}
             }
         }
     }

@@ -52,6 +52,8 @@ pub(crate) enum Sink {
 pub(crate) struct Interest {
     pub(crate) watcher: WatcherId,
     pub(crate) sink: Sink,
+    /// Whoever wanted it has gone before the answer: what the server watches has to be taken away.
+    pub(crate) is_cancelled: bool,
 }
 
 #[derive(Debug)]
@@ -84,7 +86,7 @@ impl Registry {
     }
 
     pub(crate) fn add(&mut self, interest: Interest) {
-        let Interest { watcher, sink } = interest;
+        let Interest { watcher, sink, .. } = interest;
         let entry = self.table(watcher.kind).entry(watcher.path).or_default();
         entry.push(Watcher {
             number: watcher.number,
@@ -128,6 +130,18 @@ impl Registry {
         ]
         .iter()
         .any(|table| table.contains_key(path))
+    }
+
+    /// Whether anybody watches exactly this path in this way.
+    pub(crate) fn watches_as(&self, kind: Kind, path: &str) -> bool {
+        match kind {
+            Kind::Data | Kind::Exist => {
+                self.data.contains_key(path) || self.exist.contains_key(path)
+            }
+            Kind::Children => self.children.contains_key(path),
+            Kind::Persistent => self.persistent.contains_key(path),
+            Kind::Recursive => self.recursive.contains_key(path),
+        }
     }
 
     /// Tells everybody whom it concerns.
@@ -190,8 +204,9 @@ impl Registry {
         }
     }
 
-    /// The requests that bring all watches back on a new connection.
-    pub(crate) fn requests(&self, relative_zxid: Zxid) -> Vec<SetWatches2> {
+    /// The requests that bring all watches back on a new connection, of about `bytes_max` each.
+    pub(crate) fn requests(&self, relative_zxid: Zxid, bytes_max: usize) -> Vec<SetWatches2> {
+        let bytes_max = bytes_max.min(SET_WATCHES_BYTES);
         let empty = || SetWatches2 {
             relative_zxid,
             data: Vec::new(),
@@ -212,7 +227,7 @@ impl Registry {
         ];
         for (kind, table) in tables {
             for path in table.keys() {
-                if bytes > 0 && bytes + path.len() > SET_WATCHES_BYTES {
+                if bytes > 0 && bytes + path.len() > bytes_max {
                     requests.push(std::mem::replace(&mut current, empty()));
                     bytes = 0;
                 }
@@ -297,6 +312,7 @@ mod tests {
         registry.add(Interest {
             watcher: id(kind, path, number),
             sink: Sink::Once(sender),
+            is_cancelled: false,
         });
         receiver
     }
@@ -360,7 +376,7 @@ mod tests {
                 )
             })
             .collect();
-        let requests = registry.requests(Zxid(9));
+        let requests = registry.requests(Zxid(9), usize::MAX);
         let paths: usize = requests.iter().map(|request| request.data.len()).sum();
         assert_eq!(paths, receivers.len());
         assert_eq!(requests.len(), 4);
