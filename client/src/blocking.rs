@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use quorate_protocol::Stat;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::time::timeout;
@@ -62,12 +63,31 @@ impl Drop for Inner {
         let Some(runtime) = self.runtime.take() else {
             return;
         };
-        // In asynchronous code nothing may block: the session then ends by its timeout.
-        if Handle::try_current().is_err() {
-            let closed = self.client.clone().close();
+        let client = self.client.clone();
+        let end = move |runtime: Runtime| {
+            let closed = client.close();
             runtime.block_on(async { timeout(DROP_PATIENCE, closed).await.ok() });
+            runtime.shutdown_background();
+        };
+        if Handle::try_current().is_err() {
+            return end(runtime);
         }
-        runtime.shutdown_background();
+        // In asynchronous code nothing may block: somebody else does.
+        let runtime = Arc::new(Mutex::new(Some(runtime)));
+        let handed_over = Arc::clone(&runtime);
+        let ending = std::thread::Builder::new().name("quorate-client-end".to_owned());
+        let started = ending.spawn(move || {
+            let runtime = handed_over.lock().take();
+            if let Some(runtime) = runtime {
+                end(runtime);
+            }
+        });
+        if started.is_err()
+            && let Some(runtime) = runtime.lock().take()
+        {
+            // The session ends by its timeout.
+            runtime.shutdown_background();
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use crate::dial::hosts::Hosts;
 use crate::dial::{DialError, Dialer};
 use crate::error::Error;
 use crate::metrics::Metrics;
+use crate::operation::auth_bytes;
 use crate::session::core::{Core, Granted, Terms};
 use crate::session::lease::LeaseCell;
 use crate::session::line::{Limits, Line};
@@ -173,7 +174,7 @@ impl ClientBuilder {
     }
 
     /// How long one attempt at one host may take. By default the session's timeout, divided by the
-    /// number of hosts.
+    /// number of hosts, and 30 seconds at most.
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
         self.attempt_timeout = Some(timeout);
         self
@@ -389,6 +390,14 @@ impl ClientBuilder {
         }
         if let Some(identity) = self.identities.iter().find(|i| i.scheme.is_empty()) {
             return invalid("authenticate", format!("{identity:?} names no scheme"));
+        }
+        for identity in &self.identities {
+            let length = auth_bytes(&identity.scheme, &identity.proof);
+            if length > self.frame_bytes_max {
+                let limit = self.frame_bytes_max;
+                let what = format!("{identity:?} takes {length} bytes, servers take {limit}");
+                return invalid("authenticate", what);
+            }
         }
         Ok(())
     }

@@ -23,6 +23,7 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 const AWAITS_MAX: usize = 100;
 
 type Operation = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Named = (&'static str, fn(Client) -> Operation);
 
 /// When the future is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +109,7 @@ const ONE: Limits = Limits {
 };
 
 /// Every operation, on the znode `/op/node` that exists and has a child.
-fn operations() -> Vec<(&'static str, fn(Client) -> Operation)> {
+fn operations() -> Vec<Named> {
     vec![
         ("get", |c| {
             Box::pin(async move { drop(c.get("/op/node").await) })
@@ -301,10 +302,10 @@ async fn a_create_that_is_dropped_at_any_await_is_undone_where_that_was_asked_fo
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_whose_beginning_or_end_is_not_waited_for_ends_all_the_same() {
     let server = TestServer::start().await.unwrap();
-    let kinds: [(&str, fn(Client) -> Operation); 2] = [
+    let kinds: [Named; 2] = [
         ("close", |client| Box::pin(client.close())),
         ("detach", |client| {
-            Box::pin(async move { drop(client.detach().await) })
+            Box::pin(async move { client.detach().await.map_or((), |_| ()) })
         }),
     ];
     for when in [When::Waiting, When::Woken] {
@@ -417,4 +418,70 @@ async fn calls_that_nobody_polls_hold_nobody_up_and_those_dropped_give_their_pla
         assert_eq!(usize::try_from(stat.version).unwrap(), CALLS + 2 + number);
     }
     within(client.close()).await;
+}
+
+#[cfg(feature = "blocking")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_blocking_client_ends_its_session_wherever_it_is_dropped() {
+    let server = TestServer::start().await.unwrap();
+    for place in ["a thread", "a blocking task", "asynchronous code"] {
+        // It does not end by its timeout while this waits.
+        let builder = builder(&server, ONE).session_timeout(LIMIT * 2);
+        let made = move || {
+            let client = quorate_client::blocking::Client::build(builder).unwrap();
+            let create = client.wait(|client| client.create("/mine", b"").ephemeral());
+            create.unwrap();
+            client
+        };
+        match place {
+            "a thread" => {
+                let thread = std::thread::spawn(move || drop(made()));
+                tokio::task::spawn_blocking(|| thread.join().unwrap())
+                    .await
+                    .unwrap();
+            }
+            "a blocking task" => {
+                let dropped = tokio::task::spawn_blocking(move || drop(made()));
+                dropped.await.unwrap();
+            }
+            _ => drop(tokio::task::spawn_blocking(made).await.unwrap()),
+        }
+        until(&server, "zk_ephemerals_count", 0, place).await;
+        until(&server, "zk_num_alive_connections", THE_ASKING, place).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_clients_that_have_one_session_do_not_chase_each_other_without_end() {
+    let server = TestServer::start().await.unwrap();
+    let first = builder(&server, ONE).connect().await.unwrap();
+    within(first.create("/mine", b"").ephemeral())
+        .await
+        .unwrap();
+    let mut states = first.states();
+    let counting = tokio::spawn(async move {
+        let mut moves = 0;
+        while states.next().await.is_some() {
+            moves += 1;
+        }
+        moves
+    });
+    let second = builder(&server, ONE).ticket(first.ticket().unwrap());
+    let second = second.connect().await.unwrap();
+    assert_eq!(first.session(), second.session());
+    sleep(Duration::from_secs(2)).await;
+    for client in [&first, &second] {
+        // Between the moves it does what it is asked.
+        let exists = client.exists("/mine").wait_for_reconnect(LIMIT);
+        assert!(within(exists).await.unwrap().is_some());
+    }
+    within(first.close()).await;
+    let mut states = second.states();
+    while !second.state().is_over() {
+        within(states.next()).await;
+    }
+    assert_eq!(second.state(), SessionState::Expired);
+    // Two for each loss, and pauses of 80 ms and more.
+    let moves = within(counting).await.unwrap();
+    assert!((2..100).contains(&moves), "{moves}");
 }

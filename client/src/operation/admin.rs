@@ -68,6 +68,10 @@ impl Reconfigure {
         }
     }
 
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "servers are added, not numbers"
+    )]
     /// Adds or changes a server: `server.4=host:2888:3888:participant;2181`.
     pub fn add(mut self, server: &str) -> Self {
         self.joining.push(server.to_owned());
@@ -127,6 +131,11 @@ impl Prepare for Reconfigure {
 
 operation!(Reconfigure, (Bytes, Stat));
 
+/// The length of the request on the wire: a header, a number, two lengths, and these.
+pub(crate) fn auth_bytes(scheme: &str, proof: &[u8]) -> usize {
+    20 + scheme.len() + proof.len()
+}
+
 /// Proves who we are. See [`Client::authenticate`].
 #[must_use = "it has been sent; await it to know the answer"]
 pub struct Authenticate(super::Sent<()>);
@@ -139,6 +148,15 @@ impl std::fmt::Debug for Authenticate {
 
 impl Authenticate {
     pub(crate) fn new(client: &Client, scheme: &str, proof: &[u8]) -> Self {
+        // What no server would take ends every connection on which it is said.
+        let (length, limit) = (auth_bytes(scheme, proof), client.frame_bytes_max());
+        if length > limit {
+            return Self(super::Sent::failed(Error::TooLarge {
+                target: Target::write("authenticate", ""),
+                length,
+                limit,
+            }));
+        }
         let (reply, answer) = tokio::sync::oneshot::channel();
         client.shared().line.add(Work::Authenticate {
             scheme: scheme.to_owned(),

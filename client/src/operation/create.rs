@@ -328,7 +328,7 @@ impl Create {
                 Ok(Some(created)) => return Ok(created),
                 Ok(None) => result = self.attempt(&prepared).await,
                 // Not knowing is what the caller is told.
-                Err(found) if found.needs_new_session() => return Err(found_over(error, &found)),
+                Err(found) if found.needs_new_session() => return Err(found_over(&error, &found)),
                 Err(found) if found.is_retryable() => {
                     // A server that answers at once "not now" must not be asked without end.
                     tokio::time::sleep(self.client.jitter(pause)).await;
@@ -404,7 +404,7 @@ impl Drop for Unclaimed {
     }
 }
 
-fn found_over(error: Error, over: &Error) -> Error {
+fn found_over(error: &Error, over: &Error) -> Error {
     let target = error.target().clone();
     match over {
         Error::SessionExpired { .. } => Error::SessionExpired { target, sent: true },

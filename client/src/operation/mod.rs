@@ -36,6 +36,7 @@ use quorate_protocol::{PathError, Request, Stat, ZnodePath, jute};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+pub(crate) use self::admin::auth_bytes;
 pub use self::admin::{Authenticate, Reconfigure, WhoAmI};
 pub use self::create::{Create, Created};
 pub(crate) use self::create::{Plan, created as seen_created};

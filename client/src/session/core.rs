@@ -313,7 +313,7 @@ impl Core {
                     match &mut self.up {
                         Some(up) => {
                             up.auths.push_back(Some(reply));
-                            // It was encoded once before it came here.
+                            // Its length was checked when it was made.
                             write_auth(out, &scheme, &proof).ok();
                         }
                         // Said first of all on the next connection.

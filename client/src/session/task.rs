@@ -29,13 +29,16 @@ const READ_BYTES: usize = 32 << 10;
 /// by up to a half at random, so that clients do not come back all at once.
 const ROUND_PAUSE_MIN: Duration = Duration::from_millis(50);
 const ROUND_PAUSE_MAX: Duration = Duration::from_secs(2);
-/// The least that one attempt gets, however many hosts there are.
+/// The least that one attempt gets, however many hosts there are, and the most, however long the
+/// session lives: a host may swallow everything.
 const ATTEMPT_MIN: Duration = Duration::from_millis(250);
+const ATTEMPT_MAX: Duration = Duration::from_secs(30);
 /// A connection that lasts less is as bad as none: there is a pause before the next one, so that a
 /// server that takes in and turns out again is not asked without end.
 const STEADY: Duration = Duration::from_secs(2);
-/// After so long a read-only server is left for one that does not say whether it takes writes.
-const UNPROBED_PATIENCE: Duration = Duration::from_secs(60);
+/// After so many timeouts a read-only server is left for one that does not say whether it takes
+/// writes.
+const UNPROBED_TIMEOUTS: u32 = 6;
 /// How long the end of a session may take that nobody waits for.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 /// How soon another server is asked whether it takes writes, at first and at most, while connected
@@ -267,8 +270,9 @@ impl Task {
 
     fn attempt_patience(&self) -> Duration {
         let hosts = u32::try_from(self.dialer.hosts().len()).unwrap_or(u32::MAX);
+        let share = self.core.timeout() / hosts.max(1);
         self.attempt_patience
-            .unwrap_or(self.core.timeout() / hosts.max(1))
+            .unwrap_or(share.min(ATTEMPT_MAX))
             .max(ATTEMPT_MIN)
     }
 
@@ -338,7 +342,8 @@ impl Task {
         }
         let mut better = std::pin::pin!(wait_for_better(
             Arc::clone(&self.dialer),
-            self.attempt_patience()
+            self.attempt_patience(),
+            self.core.timeout() * UNPROBED_TIMEOUTS,
         ));
         let mut close_sent = false;
         let mut tick = self.core.next_tick(Instant::now());
@@ -426,7 +431,7 @@ impl Drop for Task {
 
 /// Resolves when some host takes writes, or may: of a server that refuses to say so it can only be
 /// found out by connecting, which is tried now and then.
-async fn wait_for_better(dialer: Arc<Dialer>, patience: Duration) {
+async fn wait_for_better(dialer: Arc<Dialer>, patience: Duration, unprobed: Duration) {
     let since = Instant::now();
     let mut pause = PROBE_PAUSE_MIN;
     loop {
@@ -435,7 +440,7 @@ async fn wait_for_better(dialer: Arc<Dialer>, patience: Duration) {
             pause = (pause * 2).min(PROBE_PAUSE_MAX);
             match dialer.is_read_write(host, patience).await {
                 Ok(true) => return,
-                Err(DialError::ProbeRefused { .. }) if since.elapsed() >= UNPROBED_PATIENCE => {
+                Err(DialError::ProbeRefused { .. }) if since.elapsed() >= unprobed => {
                     return;
                 }
                 _ => {}
