@@ -16,6 +16,14 @@ pub(crate) enum Stream {
     Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
 }
 
+impl Stream {
+    /// Whether what was written may stay on this side until it is flushed: TLS takes in more than the
+    /// connection has room for.
+    pub(crate) fn holds_back(&self) -> bool {
+        !matches!(self, Self::Plain(_))
+    }
+}
+
 /// Calls the same function of whichever stream it is.
 macro_rules! forward {
     ($stream:expr, $call:ident $(, $argument:expr)*) => {

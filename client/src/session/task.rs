@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -330,6 +330,8 @@ impl Task {
 
     /// Moves bytes until the connection ends.
     async fn serve(&mut self, dialled: Dialled, read_only: bool) -> Ended {
+        let holds_back = dialled.stream.holds_back();
+        let mut is_held_back = false;
         let (mut reader, mut writer) = tokio::io::split(dialled.stream);
         let mut input = dialled.rest;
         let mut out = BytesMut::new();
@@ -353,7 +355,7 @@ impl Task {
             let now = Instant::now();
             self.core.write(&mut out);
             match self.core.closing {
-                Some(Closing::Task) if self.core.is_idle() && out.is_empty() => {
+                Some(Closing::Task) if self.core.is_idle() && out.is_empty() && !is_held_back => {
                     return Ended::Detached;
                 }
                 Some(Closing::Session) if !close_sent && self.core.is_idle() => {
@@ -371,12 +373,14 @@ impl Task {
                 timer.as_mut().reset(tick);
             }
             input.reserve(READ_BYTES);
+            let is_writing = is_held_back || !out.is_empty();
             tokio::select! {
                 // Writing comes first: what is to be written is bounded, and what a server sends is
                 // not. Time comes last: what has come must not be taken for silence.
                 biased;
-                written = writer.write_buf(&mut out), if !out.is_empty() => match written {
-                    Ok(_) => {}
+                written = write_some(&mut writer, &mut out), if is_writing => match written {
+                    // What is written may have to be flushed, once; what is flushed need not.
+                    Ok(is_more) => is_held_back = holds_back && is_more,
                     Err(error) => return Ended::Lost(error.to_string()),
                 },
                 read = reader.read_buf(&mut input) => match read {
@@ -412,6 +416,20 @@ impl Task {
             }
         }
     }
+}
+
+/// Writes some of what there is, or if there is nothing flushes what was written before. Whether
+/// something was written. Cancel safe.
+async fn write_some(
+    writer: &mut (impl AsyncWrite + Unpin),
+    out: &mut BytesMut,
+) -> std::io::Result<bool> {
+    if out.is_empty() {
+        writer.flush().await?;
+        return Ok(false);
+    }
+    writer.write_buf(out).await?;
+    Ok(true)
 }
 
 impl Drop for Task {
