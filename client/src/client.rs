@@ -200,7 +200,7 @@ impl Client {
     }
 
     /// Ends the session, after all that was asked before, and waits until it is over: its ephemeral
-    /// znodes are deleted. All clones are closed.
+    /// znodes are deleted. All clones are closed: what they ask from now on fails.
     ///
     /// If no server can be reached it gives up after the session's timeout or five seconds, whichever
     /// is longer; the session then ends by itself. Cancel safe: it goes on.

@@ -44,6 +44,10 @@ impl Wake for Woken {
 
 /// Polls a future so many times, each time when it has been woken, and drops it. Whether it was done.
 async fn poll_times(mut operation: Operation, times: usize, when: When) -> bool {
+    poll_on(&mut operation, times, when).await
+}
+
+async fn poll_on(operation: &mut Operation, times: usize, when: When) -> bool {
     let woken = Arc::new(Woken(Notify::new()));
     let waker = Waker::from(Arc::clone(&woken));
     for number in 1..=times {
@@ -238,15 +242,7 @@ async fn an_operation_that_is_dropped_at_any_await_leaves_nothing_behind() {
                     prepare(&client).await;
                     is_done = poll_times(operation(client.clone()), times, when).await;
                     let context = format!("{name}, {when:?} after {times}, {limits:?}");
-                    // The first comes after the answer to what was dropped, the second after what
-                    // that made necessary.
-                    for _ in 0..2 {
-                        let alive = timeout(LIMIT, client.sync("/").into_future()).await;
-                        alive
-                            .unwrap_or_else(|_| panic!("{context}: stuck"))
-                            .unwrap();
-                    }
-                    until(&server, "zk_watch_count", 0, &context).await;
+                    check(&server, &client, &context).await;
                     if is_done {
                         break;
                     }
@@ -261,6 +257,47 @@ async fn an_operation_that_is_dropped_at_any_await_leaves_nothing_behind() {
         until(&server, "zk_num_alive_connections", THE_ASKING, "closed").await;
     }
     assert!(dropped >= operations().len() * 4, "{dropped}");
+}
+
+/// The client works, and the server watches nothing for it.
+async fn check(server: &TestServer, client: &Client, context: &str) {
+    // The first comes after the answer to what was dropped, the second after what that made
+    // necessary.
+    for _ in 0..2 {
+        let alive = timeout(LIMIT, client.sync("/").into_future()).await;
+        alive
+            .unwrap_or_else(|_| panic!("{context}: stuck"))
+            .unwrap();
+    }
+    until(server, "zk_watch_count", 0, context).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_left_of_it_when_the_connection_is_lost_as_well() {
+    let server = TestServer::start().await.unwrap();
+    let client = builder(&server, ONE).connect().await.unwrap();
+    for (name, operation) in operations() {
+        for times in 0..AWAITS_MAX {
+            prepare(&client).await;
+            let mut dropped = operation(client.clone());
+            let mut is_done = poll_on(&mut dropped, times, When::Woken).await;
+            if !is_done {
+                // What it asks now is on its way when the connection is lost.
+                server.hang(true);
+                is_done = poll_on(&mut dropped, 1, When::Waiting).await;
+            }
+            drop(dropped);
+            server.cut_connections();
+            server.hang(false);
+            check(&server, &client, &format!("{name}, after {times}")).await;
+            if is_done {
+                break;
+            }
+        }
+    }
+    prepare(&client).await;
+    within(client.close()).await;
+    until(&server, "zk_num_alive_connections", THE_ASKING, "closed").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

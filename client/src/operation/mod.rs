@@ -138,8 +138,8 @@ macro_rules! operation {
                 self
             }
 
-            /// Waits for a connection for so long: from now, and again from when one is lost. By
-            /// default for the session's timeout.
+            /// Waits for a connection for so long: from now, and again from when the one is lost on
+            /// which it was sent first. By default for the session's timeout.
             #[must_use = "nothing is sent before `.send()` or `.await`"]
             pub fn wait_for_reconnect(mut self, limit: std::time::Duration) -> Self {
                 self.policy.wait = $crate::operation::Wait::For(limit);
@@ -147,7 +147,8 @@ macro_rules! operation {
             }
 
             /// Says that doing it twice is as good as once: it is sent again when the connection is
-            /// lost before the answer. Reads always are.
+            /// lost before the answer. Reads always are. If it is refused then, the first time may
+            /// be why: [`Error::outcome`](crate::Error::outcome) is not known.
             #[must_use = "nothing is sent before `.send()` or `.await`"]
             pub fn idempotent(mut self) -> Self {
                 self.policy.idempotent = true;
