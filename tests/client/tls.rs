@@ -39,7 +39,7 @@ fn a_certificate_proves_who_we_are_to_a_server_of_zookeeper() {
     const TEST: &str = "a_certificate_proves_who_we_are_to_a_server_of_zookeeper";
     if !available(
         TEST,
-        &[Need::Jars(&["zookeeper", "slf4j-simple", "netty-all"])],
+        &[Need::Jars(&["zookeeper", "slf4j-simple", "netty-codec"])],
     ) {
         return;
     }

@@ -320,7 +320,7 @@ impl Create {
                 Ok(Some(created)) => return Ok(created),
                 Ok(None) => result = self.attempt(&prepared).await,
                 // Not knowing is what the caller is told.
-                Err(found) if found.needs_new_session() => return Err(found_over(error, &found)),
+                Err(found) if found.needs_new_session() => return Err(found_over(&error, &found)),
                 Err(found) if found.is_retryable() => result = Err(error),
                 Err(_) => return Err(error),
             }
@@ -391,7 +391,7 @@ impl Drop for Unclaimed {
     }
 }
 
-fn found_over(error: Error, over: &Error) -> Error {
+fn found_over(error: &Error, over: &Error) -> Error {
     let target = error.target().clone();
     match over {
         Error::SessionExpired { .. } => Error::SessionExpired { target, sent: true },
