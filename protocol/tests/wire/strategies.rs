@@ -250,7 +250,6 @@ fn multi_result() -> impl Strategy<Value = MultiResult<'static>> {
 pub(crate) fn response_for(op: OpCode) -> BoxedStrategy<Response<'static>> {
     match op {
         OpCode::Delete
-        | OpCode::Ping
         | OpCode::Auth
         | OpCode::CloseSession
         | OpCode::SetWatches
