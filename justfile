@@ -3,7 +3,7 @@
 # All checks that need nothing but Rust and cargo-deny
 verify:
     cargo fmt --all --check
-    cargo clippy --workspace --all-targets --locked --keep-going -- -D warnings
+    cargo clippy --workspace --all-targets --all-features --locked --keep-going -- -D warnings
     cargo test --workspace
     cargo deny --locked --all-features check licenses bans sources
 

@@ -306,7 +306,7 @@ impl Request {
             OpCode::GetAllChildrenNumber => Self::GetAllChildrenNumber(jute::decode(body)?),
             OpCode::GetEphemerals => Self::GetEphemerals(jute::decode(body)?),
             OpCode::Sync => Self::Sync(jute::decode(body)?),
-            OpCode::Ping if body == PING_QUESTION => Self::PingWithQuestion,
+            OpCode::Ping if body.starts_with(&PING_QUESTION) => Self::PingWithQuestion,
             OpCode::Ping => Self::Ping,
             OpCode::Reconfig => Self::Reconfig(jute::decode(body)?),
             OpCode::CheckWatches => Self::CheckWatches(jute::decode(body)?),

@@ -16,7 +16,8 @@ use crate::types::{AclEntry, Stat};
 pub enum Response<'a> {
     /// delete, ping, auth, closeSession, setWatches, checkWatches, removeWatches, check.
     Empty,
-    /// ping, where the request asked: the leader knows that the session is alive.
+    /// ping, where the request asked: the leader knows that the session is alive. Decoded as
+    /// [`Response::Empty`]: that there is a body at all is the answer.
     Proof,
     /// create and sync.
     Path(Cow<'a, str>),
@@ -98,10 +99,6 @@ impl Response<'static> {
     /// Any [`jute::Error`].
     pub fn decode(op: OpCode, body: &[u8]) -> Result<Self, jute::Error> {
         Ok(match op {
-            OpCode::Ping if !body.is_empty() => {
-                let _: i32 = jute::decode(body)?;
-                Self::Proof
-            }
             OpCode::Delete
             | OpCode::Ping
             | OpCode::Auth

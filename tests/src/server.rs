@@ -393,8 +393,8 @@ fn launch(product: Product, folder: &Path) -> io::Result<Process> {
 
 /// Without the path of its `zoo.cfg`.
 pub(crate) fn apache_zookeeper_command(heap: &str) -> Command {
-    // The last is for those who want TLS: not all of it is named by the first.
-    let mut command = java(&["zookeeper", "slf4j-simple", "netty-all"]);
+    // The last two are for TLS: the manifest of the first leaves them out.
+    let mut command = java(&["zookeeper", "slf4j-simple", "netty-codec", "netty-resolver"]);
     command
         .arg(format!("-Xmx{heap}"))
         // This key alone is read as a bare system property, which zoo.cfg cannot set.

@@ -13,9 +13,14 @@ pub(crate) fn drive(server: &str, span: Duration, table: &mut Table) -> Result<(
     let python = std::env::var("PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let seconds = span.as_secs_f64().to_string();
     let mut command = Command::new(python);
-    let output = command.args(["-c", SCRIPT, server, PATH, &seconds]).output()?;
+    let output = command
+        .args(["-c", SCRIPT, server, PATH, &seconds])
+        .output()?;
     if !output.status.success() {
-        eprintln!("kazoo is left out: {}", String::from_utf8_lossy(&output.stderr));
+        eprintln!(
+            "kazoo is left out: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         return Ok(());
     }
     for line in String::from_utf8_lossy(&output.stdout).lines() {
@@ -23,7 +28,10 @@ pub(crate) fn drive(server: &str, span: Duration, table: &mut Table) -> Result<(
         let (Some(workload), Some(figures)) = (fields.next(), fields.next()) else {
             return Err(format!("kazoo's script prints {line:?}").into());
         };
-        let figures: Vec<f64> = figures.split(' ').map(str::parse).collect::<Result<_, _>>()?;
+        let figures: Vec<f64> = figures
+            .split(' ')
+            .map(str::parse)
+            .collect::<Result<_, _>>()?;
         let [per_second, p50_us, p99_us] = figures[..] else {
             return Err(format!("kazoo's script prints {line:?}").into());
         };

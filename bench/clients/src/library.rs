@@ -108,7 +108,12 @@ impl Library for TokioZookeeper {
     }
 
     async fn watch(&self) -> Result<impl Future<Output = ()>, Failure> {
-        let (watcher, ..) = self.0.with_watcher().get_data(PATH).await?.ok_or("no such znode")?;
+        let (watcher, ..) = self
+            .0
+            .with_watcher()
+            .get_data(PATH)
+            .await?
+            .ok_or("no such znode")?;
         Ok(async move { drop(watcher.await) })
     }
 }

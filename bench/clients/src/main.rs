@@ -21,8 +21,15 @@ const SPAN: Duration = Duration::from_millis(1500);
 const ROUNDS: usize = 3;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let Some(server) = std::env::args().nth(1) else {
-        return Err("usage: quorate-bench-clients HOST:PORT".into());
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let server = match &arguments[..] {
+        [server] => server.clone(),
+        // A process of its own for each, so that nothing is left over from another.
+        [server, library] => {
+            println!("{}", memory(server, library)?);
+            return Ok(());
+        }
+        _ => return Err("usage: quorate-bench-clients HOST:PORT".into()),
     };
     let mut table = Table::default();
     for round in 0..ROUNDS {
@@ -41,21 +48,46 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn drive<L: Library>(server: &str, table: &mut Table) -> Result<(), Box<dyn std::error::Error>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let client = L::connect(server).await?;
         client.prepare().await?;
         for workload in [Workload::Get, Workload::Set] {
             for outstanding in [1, 30, 1000] {
                 let figures = measure::closed_loop(&client, workload, outstanding, SPAN).await?;
-                table.add(L::NAME, &format!("{} x {outstanding}", workload.name()), figures);
+                table.add(
+                    L::NAME,
+                    &format!("{} x {outstanding}", workload.name()),
+                    figures,
+                );
             }
         }
         let writer = L::connect(server).await?;
         let figures = measure::watches(&client, &writer, SPAN).await?;
         table.add(L::NAME, "watch", figures);
-        let bytes = measure::memory_per_session::<L>(server).await?;
-        table.add_memory(L::NAME, bytes);
-        Ok(())
+        Ok::<_, library::Failure>(())
+    })?;
+    let program = std::env::current_exe()?;
+    let output = std::process::Command::new(program)
+        .args([server, L::NAME])
+        .output()?;
+    let bytes = String::from_utf8_lossy(&output.stdout).trim().parse()?;
+    table.add_memory(L::NAME, bytes);
+    Ok(())
+}
+
+fn memory(server: &str, library: &str) -> Result<f64, library::Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        match library {
+            OurClient::NAME => measure::memory_per_session::<OurClient>(server).await,
+            ZookeeperClient::NAME => measure::memory_per_session::<ZookeeperClient>(server).await,
+            TokioZookeeper::NAME => measure::memory_per_session::<TokioZookeeper>(server).await,
+            _ => Err("there is no such library here".into()),
+        }
     })
 }

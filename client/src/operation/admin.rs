@@ -68,18 +68,14 @@ impl Reconfigure {
         }
     }
 
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "servers are added, not numbers"
-    )]
     /// Adds or changes a server: `server.4=host:2888:3888:participant;2181`.
-    pub fn add(mut self, server: &str) -> Self {
+    pub fn join(mut self, server: &str) -> Self {
         self.joining.push(server.to_owned());
         self
     }
 
     /// Removes the server with this id.
-    pub fn remove(mut self, id: u64) -> Self {
+    pub fn leave(mut self, id: u64) -> Self {
         self.leaving.push(id.to_string());
         self
     }

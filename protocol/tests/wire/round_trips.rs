@@ -1,8 +1,9 @@
 //! What is encoded decodes to what it was, whatever follows it, and to nothing else when cut short.
 
+use bytes::BytesMut;
 use proptest::prelude::*;
 use quorate_protocol::{
-    EventType, ReplyHeader, Request, RequestHeader, Response, WatcherEvent, Xid, Zxid, jute,
+    EventType, OpCode, ReplyHeader, Request, RequestHeader, Response, WatcherEvent, Xid, Zxid, jute,
 };
 
 use super::strategies::{op, request_for, response_for, stat, text};
@@ -95,4 +96,22 @@ proptest! {
             prop_assert_eq!(Response::decode(op, &body).unwrap(), response);
         }
     }
+}
+
+#[test]
+fn a_ping_with_a_question_is_a_ping_to_those_who_do_not_know_it() {
+    let mut question = BytesMut::new();
+    Request::PingWithQuestion.encode(&mut question).unwrap();
+    assert_eq!(
+        Request::decode(OpCode::Ping, &question),
+        Ok(Request::PingWithQuestion)
+    );
+    for cut in 0..question.len() {
+        let decoded = Request::decode(OpCode::Ping, &question[..cut]);
+        assert_eq!(decoded, Ok(Request::Ping));
+    }
+    let mut proof = BytesMut::new();
+    Response::Proof.encode(&mut proof).unwrap();
+    assert!(!proof.is_empty());
+    assert_eq!(Response::decode(OpCode::Ping, &proof), Ok(Response::Empty));
 }

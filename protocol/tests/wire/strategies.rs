@@ -199,7 +199,7 @@ pub(crate) fn request_for(op: OpCode) -> BoxedStrategy<Request> {
             .prop_map(|prefix| Request::GetEphemerals(GetEphemerals { prefix }))
             .boxed(),
         OpCode::Sync => path_only().prop_map(Request::Sync).boxed(),
-        OpCode::Ping => prop_oneof![Just(Request::Ping), Just(Request::PingWithQuestion)].boxed(),
+        OpCode::Ping => Just(Request::Ping).boxed(),
         OpCode::Reconfig => reconfig().prop_map(Request::Reconfig).boxed(),
         OpCode::CheckWatches => watches_of_type().prop_map(Request::CheckWatches).boxed(),
         OpCode::RemoveWatches => watches_of_type().prop_map(Request::RemoveWatches).boxed(),
@@ -277,7 +277,6 @@ pub(crate) fn response_for(op: OpCode) -> BoxedStrategy<Response<'static>> {
         OpCode::GetChildren2 => (vec(cow_text(), 0..4), stat())
             .prop_map(|(children, stat)| Response::Children { children, stat })
             .boxed(),
-        OpCode::Ping => prop_oneof![Just(Response::Empty), Just(Response::Proof)].boxed(),
         OpCode::GetAllChildrenNumber => any::<i32>().prop_map(Response::Count).boxed(),
         OpCode::AddWatch => Just(Response::WatchAdded).boxed(),
         OpCode::WhoAmI => vec((text(), text()), 0..4)

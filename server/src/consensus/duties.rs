@@ -138,7 +138,27 @@ impl Consensus {
                 false if is_settled => interval / ROUNDS_PER_LIMIT,
                 false => RETRY,
             };
-            sleep(pause).await;
+            self.pause_under_one_leader(pause).await;
+        }
+    }
+
+    /// Waits, but not beyond a change of leader: a server that has just found its way back hears of a
+    /// majority at once, not when its time is up.
+    async fn pause_under_one_leader(&self, pause: Duration) {
+        let mut metrics = self.raft.server_metrics();
+        let led_by = metrics.borrow_watched().current_leader;
+        let led_by_another = async {
+            while metrics.changed().await.is_ok() {
+                let leader = metrics.borrow_watched().current_leader;
+                if leader.is_some() && leader != led_by {
+                    return;
+                }
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = led_by_another => {}
         }
     }
 
