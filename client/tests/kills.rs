@@ -3,7 +3,6 @@
 //! as the servers have it.
 //!
 //! Three kills by default; `QUORATE_FAULTS=50` for more.
-#![expect(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
