@@ -273,6 +273,9 @@ impl<T> Waiting<T> {
                 sent: true,
             }),
         };
+        if let Err(error) = &result {
+            tracing::debug!(%error, "a request has failed");
+        }
         if let Some(metrics) = &self.client.shared().metrics {
             let outcome = match &result {
                 Ok(_) => Outcome::Applied,

@@ -3,6 +3,7 @@
 //! All decisions are the core's. The task ends when the session is over for good, or when the last
 //! client has let go of it.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ use crate::metrics::Metrics;
 
 /// Room for what a server sends at a time.
 const READ_BYTES: usize = 32 << 10;
+/// The same, while little comes: most sessions are idle, and each has a buffer.
+const READ_BYTES_IDLE: usize = 1 << 10;
 /// The pause after all hosts were tried in vain, at first and at most. Doubled each round, and cut
 /// by up to a half at random, so that clients do not come back all at once.
 const ROUND_PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -241,7 +244,7 @@ impl Task {
             let patience = self.attempt_patience();
             let attempt = {
                 let host = host.clone();
-                async move { dialer.dial(&host, &request, patience).await }
+                Box::pin(async move { dialer.dial(&host, &request, patience).await })
             };
             match self.meanwhile(attempt).await? {
                 Ok(dialled) => {
@@ -342,11 +345,16 @@ impl Task {
         if let Err(broken) = self.core.read(Instant::now(), &mut input) {
             return broken.into();
         }
-        let mut better = std::pin::pin!(wait_for_better(
-            Arc::clone(&self.dialer),
-            self.attempt_patience(),
-            self.core.timeout() * UNPROBED_TIMEOUTS,
-        ));
+        // On the heap, as what makes connections: a session that has one needs no room for it.
+        let mut better: Pin<Box<dyn Future<Output = ()> + Send>> = match read_only {
+            true => Box::pin(wait_for_better(
+                Arc::clone(&self.dialer),
+                self.attempt_patience(),
+                self.core.timeout() * UNPROBED_TIMEOUTS,
+            )),
+            false => Box::pin(std::future::pending()),
+        };
+        let mut room = READ_BYTES_IDLE;
         let mut close_sent = false;
         let mut tick = self.core.next_tick(Instant::now());
         let mut timer = std::pin::pin!(sleep_until(tick));
@@ -372,7 +380,7 @@ impl Task {
                 tick = next;
                 timer.as_mut().reset(tick);
             }
-            input.reserve(READ_BYTES);
+            input.reserve(room);
             let is_writing = is_held_back || !out.is_empty();
             tokio::select! {
                 // Writing comes first: what is to be written is bounded, and what a server sends is
@@ -385,7 +393,11 @@ impl Task {
                 },
                 read = reader.read_buf(&mut input) => match read {
                     Ok(0) => return Ended::Lost("the server has closed it".to_owned()),
-                    Ok(_) => {
+                    Ok(length) => {
+                        room = match length {
+                            READ_BYTES_IDLE.. => READ_BYTES,
+                            _ => READ_BYTES_IDLE,
+                        };
                         let now = Instant::now();
                         let mut read = self.core.read(now, &mut input);
                         if read.is_ok() && now >= tick {
