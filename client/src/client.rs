@@ -16,7 +16,7 @@ use crate::operation::{
 };
 use crate::read_many::ReadMany;
 use crate::session::lease::LeaseInstant;
-use crate::session::line::Work;
+use crate::session::line::{Closing, Work};
 use crate::session::state::{SessionState, SessionStates};
 pub(crate) use crate::session::task::Shared;
 use crate::session::ticket::SessionTicket;
@@ -43,7 +43,7 @@ struct Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.shared.line.add(Work::Close);
+        self.shared.line.add(Work::Close(Closing::Session));
     }
 }
 
@@ -93,15 +93,6 @@ impl Client {
 
     pub(crate) fn next_number(&self) -> u64 {
         self.handle.next_number.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// A pause, cut by up to a half at random.
-    #[expect(
-        clippy::unused_self,
-        reason = "where the random numbers come from is the client's"
-    )]
-    pub(crate) fn jitter(&self, pause: Duration) -> Duration {
-        pause.mul_f64(rand::random_range(0.5..1.0))
     }
 
     /// The path that all others are below.
@@ -205,14 +196,14 @@ impl Client {
     /// If no server can be reached it gives up after the session's timeout or five seconds, whichever
     /// is longer; the session then ends by itself. Cancel safe: it goes on.
     pub async fn close(self) {
-        self.shared().line.add(Work::Close);
+        self.shared().line.add(Work::Close(Closing::Session));
         self.wait_until_over().await;
     }
 
     /// Lets go of the session without ending it, and returns what it takes to go on with it. All
     /// clones are closed. `None` if there is no session.
     pub async fn detach(self) -> Option<SessionTicket> {
-        self.shared().line.add(Work::Detach);
+        self.shared().line.add(Work::Close(Closing::Task));
         self.wait_until_over().await;
         self.ticket()
     }

@@ -120,7 +120,8 @@ impl Client {
     }
 }
 
-fn join(parent: &str, name: &str) -> String {
+/// The path of a child.
+pub(crate) fn join(parent: &str, name: &str) -> String {
     match parent {
         "/" => format!("/{name}"),
         parent => format!("{parent}/{name}"),

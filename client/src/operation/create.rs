@@ -8,18 +8,18 @@ use quorate_protocol::{AclEntry, CreateMode, Request, SessionId, Stat, ZnodePath
 use tokio::runtime::Handle;
 
 use super::{
-    Policy, Prepare, Prepared, Sent, decoded, invalid_path, operation, retried, send_once,
+    Backoff, Policy, Prepare, Prepared, Sent, decoded, invalid_path, operation, retried, send_once,
 };
 use crate::client::Client;
 use crate::error::{Error, Outcome, Reason, Target};
+use crate::recursive::join;
 use crate::session::line::Answer;
 
 /// What the names of protected znodes begin with, before 32 hexadecimal digits, a hyphen and the
 /// name asked for. As in Curator, whose locks sort by what is behind it.
 const PROTECTED_PREFIX: &str = "_c_";
 
-/// Between attempts to find out what became of a protected znode, at first and at most.
-const PAUSE: Duration = Duration::from_millis(50);
+/// The longest pause between attempts to find out what became of a protected znode.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// A znode that was created.
@@ -311,7 +311,7 @@ impl Create {
         first: Sent<Created>,
     ) -> Result<Created, Error> {
         let mut result = first.await;
-        let mut pause = PAUSE;
+        let mut backoff = Backoff::new(PAUSE_MAX);
         loop {
             let error = match result {
                 // A plain name that exists with our mark in it is ours.
@@ -331,8 +331,7 @@ impl Create {
                 Err(found) if found.needs_new_session() => return Err(found_over(&error, &found)),
                 Err(found) if found.is_retryable() => {
                     // A server that answers at once "not now" must not be asked without end.
-                    tokio::time::sleep(self.client.jitter(pause)).await;
-                    pause = (pause * 2).min(PAUSE_MAX);
+                    backoff.wait().await;
                     result = Err(error);
                 }
                 Err(_) => return Err(error),
@@ -359,10 +358,7 @@ impl Create {
             .iter()
             .find(|name| name.starts_with(&*protection.mark));
         let Some(name) = ours else { return Ok(None) };
-        let path = match parent {
-            "/" => format!("/{name}"),
-            parent => format!("{parent}/{name}"),
-        };
+        let path = join(parent, name);
         let Some(stat) = self.client.exists(&path).await? else {
             return Ok(None);
         };

@@ -82,6 +82,31 @@ impl Retry {
     }
 }
 
+/// Pauses between attempts that go on until something decides.
+#[derive(Debug)]
+pub(crate) struct Backoff {
+    next: Duration,
+    max: Duration,
+}
+
+impl Backoff {
+    /// Doubles from 50 ms up to `max`.
+    pub(crate) fn new(max: Duration) -> Self {
+        let next = Retry::default().pause;
+        Self { next, max }
+    }
+
+    pub(crate) async fn wait(&mut self) {
+        pause(self.next).await;
+        self.next = (self.next * 2).min(self.max);
+    }
+}
+
+/// Waits for so long, less up to a half at random: clients that failed together come back apart.
+async fn pause(span: Duration) {
+    tokio::time::sleep(span.mul_f64(rand::random_range(0.5..1.0))).await;
+}
+
 /// What a request does when there is no connection, or no more.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Policy {
@@ -321,7 +346,7 @@ pub(crate) fn send<P: Prepare>(operation: &P, client: &Client, policy: Policy) -
     Sent::driven(async move {
         let mut result = first.await;
         let mut is_unknown = false;
-        for pause in retry.pauses() {
+        for span in retry.pauses() {
             match &result {
                 Err(error)
                     if error.is_retryable()
@@ -329,7 +354,7 @@ pub(crate) fn send<P: Prepare>(operation: &P, client: &Client, policy: Policy) -
                 _ => return result,
             }
             is_unknown |= is_unknown_of(&result);
-            tokio::time::sleep(client.jitter(pause)).await;
+            pause(span).await;
             let target = target.clone();
             result = send_once(&client, target, &request, None, policy, P::decode).await;
             if is_unknown {
@@ -382,7 +407,6 @@ pub(crate) fn send_once<T>(
         patience,
         send_by: patience.map(|patience| made + patience),
         was_sent: false,
-        made,
         may_repeat: policy.idempotent || !target.is_write(),
         interest,
         reply: Some(reply),

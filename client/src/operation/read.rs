@@ -149,39 +149,14 @@ impl Exists {
         Watched(self)
     }
 
-    /// Takes its place among the client's requests, now. Cancel safe, as [`Get::send`].
-    pub fn send(self) -> super::Sent<Option<Stat>> {
+    fn send_any(self) -> super::Sent<Option<Stat>> {
         let sent = send(&self, &self.client, self.policy);
         super::Sent::driven(async move { or_none(sent.await) })
     }
-
-    /// As [`Get::fail_fast`].
-    pub fn fail_fast(mut self) -> Self {
-        self.policy.wait = super::Wait::FailFast;
-        self
-    }
-
-    /// As [`Get::wait_for_reconnect`].
-    pub fn wait_for_reconnect(mut self, limit: std::time::Duration) -> Self {
-        self.policy.wait = super::Wait::For(limit);
-        self
-    }
-
-    /// As [`Get::retry`].
-    pub fn retry(mut self, retry: super::Retry) -> Self {
-        self.policy.retry = Some(retry);
-        self
-    }
 }
 
-impl IntoFuture for Exists {
-    type Output = Result<Option<Stat>, Error>;
-    type IntoFuture = super::Sent<Option<Stat>>;
-
-    fn into_future(self) -> Self::IntoFuture {
-        self.send()
-    }
-}
+operation!(Exists, send_any, Option<Stat>);
+retried!(Exists);
 
 /// That there is no znode is an answer here.
 fn or_none(result: Result<Stat, Error>) -> Result<Option<Stat>, Error> {
@@ -324,7 +299,8 @@ watched!(
 );
 watched!(Exists, Data, Option<Stat>, or_none);
 
-/// Watches until the stream is dropped. See [`Client::watch`].
+/// Watches until the stream is dropped, which has every event of a write that comes after this
+/// request. See [`Client::watch`].
 #[derive(Clone, Debug)]
 #[must_use = "nothing is sent before `.send()` or `.await`"]
 pub struct Watch {
@@ -362,21 +338,8 @@ impl Watch {
         self
     }
 
-    /// As [`Get::fail_fast`].
-    pub fn fail_fast(mut self) -> Self {
-        self.policy.wait = super::Wait::FailFast;
-        self
-    }
-
-    /// As [`Get::wait_for_reconnect`].
-    pub fn wait_for_reconnect(mut self, limit: std::time::Duration) -> Self {
-        self.policy.wait = super::Wait::For(limit);
-        self
-    }
-
-    /// Takes its place among the client's requests, now: the stream has every event of a write that
-    /// comes after it. Cancel safe: dropping the future takes the watch away as well.
-    pub fn send(self) -> super::Sent<WatchStream> {
+    /// Dropping the future takes the watch away as well.
+    fn send_any(self) -> super::Sent<WatchStream> {
         let client = self.client;
         let target = Target::read("watch", &self.path);
         let path = match absolute(&client, &target, &self.path) {
@@ -421,14 +384,7 @@ impl Watch {
     }
 }
 
-impl IntoFuture for Watch {
-    type Output = Result<WatchStream, Error>;
-    type IntoFuture = super::Sent<WatchStream>;
-
-    fn into_future(self) -> Self::IntoFuture {
-        self.send()
-    }
-}
+operation!(Watch, send_any, WatchStream);
 
 /// Lists the session's ephemeral znodes. See [`Client::ephemerals`].
 #[derive(Clone, Debug)]

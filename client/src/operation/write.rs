@@ -8,15 +8,14 @@ use quorate_protocol::request::{
 };
 use quorate_protocol::{AclEntry, Request, Stat};
 
-use super::{Policy, Prepare, Prepared, Sent, absolute, decoded, operation, retried};
+use super::{Backoff, Policy, Prepare, Prepared, Sent, absolute, decoded, operation, retried};
 use crate::client::Client;
 use crate::error::{Error, Reason, Target};
 use crate::session::line::Answer;
 
 /// Any version, on the wire.
 const ANY_VERSION: i32 = -1;
-/// Between attempts of a guaranteed delete, at first and at most.
-const PAUSE: Duration = Duration::from_millis(50);
+/// The longest pause between attempts of a guaranteed delete.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Replaces a znode's data. See [`Client::set`].
@@ -183,7 +182,7 @@ impl Delete {
     async fn insist(&self, first: Sent<()>) -> Result<(), Error> {
         let mut result = first.await;
         let mut is_unknown = false;
-        let mut pause = PAUSE;
+        let mut backoff = Backoff::new(PAUSE_MAX);
         loop {
             match &result {
                 Ok(()) => return Ok(()),
@@ -193,8 +192,7 @@ impl Delete {
                     if error.is_retryable() || error.outcome() == crate::Outcome::Unknown =>
                 {
                     is_unknown |= super::is_unknown_of(&result);
-                    tokio::time::sleep(self.client.jitter(pause)).await;
-                    pause = (pause * 2).min(PAUSE_MAX);
+                    backoff.wait().await;
                     result = super::send(self, &self.client, self.policy).await;
                     if is_unknown {
                         result = result.map_err(Error::after_unknown);

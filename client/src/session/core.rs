@@ -4,27 +4,27 @@
 //! `task.rs` moves them. One request is answered for each that is sent, in the order of sending;
 //! anything else ends the connection.
 
+mod replies;
+mod requests;
+mod unwatch;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
-use quorate_protocol::error_code::ErrorCode;
-use quorate_protocol::frame::{FrameCodec, FrameError, write_frame};
+use bytes::{Bytes, BytesMut};
+use quorate_protocol::frame::{FrameCodec, FrameError};
 use quorate_protocol::handshake::{ConnectRequest, ConnectResponse};
-use quorate_protocol::request::{Auth, WatchesOfType};
-use quorate_protocol::{
-    EventType, OpCode, Password, ReplyHeader, Request, RequestHeader, SessionId, WatcherEvent, Xid,
-    Zxid, jute,
-};
+use quorate_protocol::{OpCode, Password, Request, SessionId, Xid, Zxid, jute};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use self::requests::{put_request, write_auth, write_ping, write_request};
 use super::lease::{Lease, LeaseInstant};
-use super::line::{Answer, Call, Line, Over, Work};
-use crate::error::{Error, Reason, Target};
-use crate::watch::registry::{Kind, Registry, WatcherId};
-use crate::watch::{End, Event};
+use super::line::{Call, Closing, Line, Over, Released, Work};
+use crate::error::{Error, Target};
+use crate::watch::End;
+use crate::watch::registry::{Registry, WatcherId};
 
 /// Bytes put into one write. More is sent when these are gone.
 const WRITE_BYTES: usize = 64 << 10;
@@ -32,8 +32,6 @@ const WRITE_BYTES: usize = 64 << 10;
 const IN_FLIGHT_MAX: usize = 4096;
 /// Timeouts for which a server may leave all pings without an answer, however much else it sends.
 const UNANSWERED_TIMEOUTS: u32 = 3;
-/// The length of a reply header on the wire.
-const HEADER_BYTES: usize = 16;
 
 /// What a session is started with.
 #[derive(Clone, Debug)]
@@ -140,15 +138,6 @@ pub(crate) struct Core {
     /// Nobody needs these any more, and the server watches for them as long as another watch of the
     /// same path is under way.
     stale: Vec<WatcherId>,
-}
-
-/// How the task is to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Closing {
-    /// With the session.
-    Session,
-    /// Without: somebody else will go on with it.
-    Task,
 }
 
 impl Core {
@@ -259,7 +248,7 @@ impl Core {
     }
 
     /// What comes before all else on a new connection: who we are, and what we watch.
-    pub(crate) fn greet(&mut self, out: &mut BytesMut) -> Result<(), Error> {
+    pub(crate) fn greet(&mut self, now: LeaseInstant, out: &mut BytesMut) -> Result<(), Error> {
         let target = Target::write("connect", "");
         let Some(up) = &mut self.up else {
             return Ok(());
@@ -291,7 +280,7 @@ impl Core {
         }
         // Whether answers to pings prove anything is known from the first on.
         up.pings.push_back(Ping {
-            sent: LeaseInstant::now(),
+            sent: now,
             behind: 0,
         });
         write_ping(out).map_err(|error| bad_request(&target, &error))
@@ -321,10 +310,7 @@ impl Core {
                     }
                     self.remember(scheme, proof);
                 }
-                Work::Close => self.closing = Some(Closing::Session),
-                Work::Detach => {
-                    self.closing.get_or_insert(Closing::Task);
-                }
+                Work::Close(closing) => self.closing = self.closing.max(Some(closing)),
             }
         }
         self.inbox = inbox;
@@ -339,22 +325,20 @@ impl Core {
     }
 
     /// Puts requests into `out`, as many as make one write.
-    pub(crate) fn write(&mut self, out: &mut BytesMut) {
+    pub(crate) fn write(&mut self, sent: LeaseInstant, out: &mut BytesMut) {
         let Some(up) = &mut self.up else { return };
         // Nothing is answered behind the end of the session.
         if self.waiting.is_empty() || out.len() >= WRITE_BYTES || self.close_xid.is_some() {
             return;
         }
-        let sent = LeaseInstant::now();
-        let mut released = (0, 0);
+        let mut released = Released::default();
         let mut unwanted = Vec::new();
         while out.len() < WRITE_BYTES && self.in_flight.len() < IN_FLIGHT_MAX {
             let Some(call) = self.waiting.pop_front() else {
                 break;
             };
             if call.is_abandoned() {
-                released.0 += 1;
-                released.1 += call.cost();
+                released.add(&call);
                 unwanted.extend(call.interest.map(|interest| interest.watcher.path));
                 continue;
             }
@@ -373,7 +357,7 @@ impl Core {
             });
         }
         self.lease.sent(sent);
-        self.line.release(released.0, released.1);
+        self.line.release(released);
         for path in unwanted {
             self.unwatch_stale(&path);
         }
@@ -390,7 +374,7 @@ impl Core {
             return Ok(());
         };
         up.last_heard = now;
-        let mut released = (0, 0);
+        let mut released = Released::default();
         let read = loop {
             match self.codec.next_frame(input) {
                 Ok(None) => break Ok(()),
@@ -401,246 +385,8 @@ impl Core {
                 Err(error) => break Err(error.into()),
             }
         };
-        self.line.release(released.0, released.1);
+        self.line.release(released);
         read
-    }
-
-    fn frame(&mut self, mut frame: Bytes, released: &mut (usize, usize)) -> Result<(), Broken> {
-        let header: ReplyHeader = frame
-            .get(..HEADER_BYTES)
-            .and_then(|header| jute::decode(header).ok())
-            .ok_or_else(|| Broken::Protocol("a reply without a header".to_owned()))?;
-        let body = frame.split_off(HEADER_BYTES);
-        match header.xid {
-            Xid::NOTIFICATION => return self.notified(header, &body),
-            Xid::PING => return self.ponged(&body),
-            Xid::AUTH => return self.authenticated(header),
-            Xid::SET_WATCHES => return self.watches_set(header),
-            _ => {}
-        }
-        let Some(flight) = self.in_flight.pop_front() else {
-            if self.close_xid == Some(header.xid) {
-                return Err(Broken::Over(Over::Closed));
-            }
-            return Err(Broken::Protocol(
-                "an answer that nobody asked for".to_owned(),
-            ));
-        };
-        released.0 += 1;
-        released.1 += flight.call.cost();
-        if header.zxid > self.last_zxid {
-            self.last_zxid = header.zxid;
-        }
-        if flight.xid != header.xid {
-            let what = format!("answer {} where {} was due", header.xid.0, flight.xid.0);
-            self.in_flight.push_front(flight);
-            released.0 -= 1;
-            released.1 -= self.in_flight[0].call.cost();
-            return Err(Broken::Protocol(what));
-        }
-        if header.err == ErrorCode::SessionMoved.code() {
-            // Not applied, and nothing else will be on this connection.
-            released.0 -= 1;
-            released.1 -= flight.call.cost();
-            self.in_flight.push_front(flight);
-            return Err(Broken::Protocol(
-                "the session has moved to another connection".to_owned(),
-            ));
-        }
-        if header.err == ErrorCode::SessionExpired.code() {
-            flight.call.answer_over(Over::Expired);
-            return Err(Broken::Over(Over::Expired));
-        }
-        if flight.proves && header.err == 0 {
-            self.lease.prove_reached(flight.sent);
-        }
-        let mut call = flight.call;
-        if let Some(mut interest) = call.interest.take() {
-            let path = Arc::clone(&interest.watcher.path);
-            let is_unwanted = interest.is_cancelled || call.is_abandoned();
-            let is_absent = call.op == OpCode::Exists && header.err == ErrorCode::NoNode.code();
-            if is_absent {
-                interest.watcher.kind = Kind::Exist;
-            }
-            if header.err == 0 || is_absent {
-                let watcher = interest.watcher.clone();
-                self.registry.add(interest);
-                if is_unwanted {
-                    self.unwatch(&watcher);
-                }
-            }
-            self.unwatch_stale(&path);
-        }
-        let repeated = call.was_sent;
-        if header.err == 0 {
-            call.answer(Ok(Answer { body, repeated }));
-            return Ok(());
-        }
-        let reason = Reason::from_code(header.err);
-        let target = call.target.clone();
-        call.answer(Err(Error::Refused {
-            target,
-            reason,
-            repeated,
-        }));
-        Ok(())
-    }
-
-    fn notified(&mut self, header: ReplyHeader, body: &[u8]) -> Result<(), Broken> {
-        let event: WatcherEvent<'_> = jute::decode(body)
-            .map_err(|error| Broken::Protocol(format!("an event that is none ({error})")))?;
-        // A later release may send other types.
-        let Some(kind) = EventType::from_code(event.event_type) else {
-            tracing::debug!(code = event.event_type, "an event of an unknown type");
-            return Ok(());
-        };
-        let event = Event {
-            kind,
-            path: event.path.into_owned(),
-            zxid: Some(header.zxid).filter(|zxid| *zxid > Zxid::ZERO),
-        };
-        self.registry.fire(&event, self.last_zxid);
-        Ok(())
-    }
-
-    fn ponged(&mut self, body: &[u8]) -> Result<(), Broken> {
-        let Some(up) = &mut self.up else {
-            return Ok(());
-        };
-        let Some(ping) = up.pings.pop_front() else {
-            return Err(Broken::Protocol("an answer to no ping".to_owned()));
-        };
-        // Servers answer in order: a request that was passed over will never be answered.
-        if self
-            .in_flight
-            .front()
-            .is_some_and(|flight| flight.number <= ping.behind)
-        {
-            return Err(Broken::Protocol(
-                "a request was left without an answer".to_owned(),
-            ));
-        }
-        up.proves_pings |= !body.is_empty();
-        if up.proves_pings {
-            self.lease.prove(ping.sent);
-        }
-        Ok(())
-    }
-
-    fn authenticated(&mut self, header: ReplyHeader) -> Result<(), Broken> {
-        let Some(up) = &mut self.up else {
-            return Ok(());
-        };
-        let reply = up.auths.pop_front().flatten();
-        if header.err == 0 {
-            if let Some(reply) = reply {
-                reply.send(Ok(())).ok();
-            }
-            return Ok(());
-        }
-        if let Some(reply) = reply {
-            let target = Target::write("authenticate", "");
-            reply
-                .send(Err(Error::AuthFailed { target, sent: true }))
-                .ok();
-        }
-        Err(Broken::Over(Over::AuthFailed))
-    }
-
-    fn watches_set(&mut self, header: ReplyHeader) -> Result<(), Broken> {
-        let Some(up) = &mut self.up else {
-            return Ok(());
-        };
-        if up.set_watches == 0 {
-            return Err(Broken::Protocol("an answer to no setWatches".to_owned()));
-        }
-        up.set_watches -= 1;
-        if header.err != 0 {
-            let reason = Reason::from_code(header.err);
-            return Err(Broken::Protocol(format!(
-                "watches were not set again ({reason})"
-            )));
-        }
-        Ok(())
-    }
-
-    /// Nobody watches any more. The server is told if that is all there was on the path, or if it
-    /// can tell the kinds apart.
-    fn unwatch(&mut self, watcher: &WatcherId) {
-        let flights = self.in_flight.iter_mut().map(|flight| &mut flight.call);
-        let mut under_way = self.waiting.iter_mut().chain(flights);
-        // It may go before its request is answered.
-        let its_own = under_way.find_map(|call| {
-            let interest = call.interest.as_mut();
-            interest.filter(|interest| interest.watcher.number == watcher.number)
-        });
-        if let Some(interest) = its_own {
-            interest.is_cancelled = true;
-            return;
-        }
-        if self.registry.remove(watcher) {
-            self.unwatch_on_server(watcher);
-        }
-    }
-
-    /// Tells the server what could not be told while another watch of the path was under way.
-    fn unwatch_stale(&mut self, path: &str) {
-        if self.stale.iter().all(|watcher| *watcher.path != *path) {
-            return;
-        }
-        let stale = std::mem::take(&mut self.stale);
-        let (ready, rest) = stale.into_iter().partition(|w| *w.path == *path);
-        self.stale = rest;
-        let ready: Vec<WatcherId> = ready;
-        for watcher in ready {
-            if !self.registry.watches_as(watcher.kind, path) {
-                self.unwatch_on_server(&watcher);
-            }
-        }
-    }
-
-    fn unwatch_on_server(&mut self, watcher: &WatcherId) {
-        if self.up.is_none() || self.close_xid.is_some() {
-            return;
-        }
-        // A watch of the same path may be under way, and would be removed as well.
-        let path = &*watcher.path;
-        let is_wanted = |call: &Call| {
-            call.interest
-                .as_ref()
-                .is_some_and(|i| *i.watcher.path == *path)
-        };
-        if self.waiting.iter().any(is_wanted)
-            || self.in_flight.iter().any(|flight| is_wanted(&flight.call))
-        {
-            self.stale.push(watcher.clone());
-            return;
-        }
-        const ANY: i32 = 3;
-        let goes_on = self.registry.watches_as(Kind::Persistent, path)
-            || self.registry.watches_as(Kind::Recursive, path);
-        let watcher_type = match watcher.kind {
-            _ if !self.registry.watches(path) => ANY,
-            // Servers before 3.9 would take the lasting watch away with it.
-            Kind::Children | Kind::Data | Kind::Exist if goes_on => return,
-            Kind::Children => 1,
-            Kind::Data | Kind::Exist => 2,
-            // Servers before 3.9 do not know these two, and leave the watch where it is.
-            Kind::Persistent => 4,
-            Kind::Recursive => 5,
-        };
-        let request = WatchesOfType {
-            path: path.to_owned(),
-            watcher_type,
-        };
-        let mut body = BytesMut::new();
-        if Request::RemoveWatches(request).encode(&mut body).is_err() {
-            return;
-        }
-        let target = Target::read("stop watching", path);
-        let call = Call::in_background(target, OpCode::RemoveWatches, body.freeze());
-        self.line.count(&call);
-        self.waiting.push_back(call);
     }
 
     /// Says when [`Core::tick`] has to be called at the latest.
@@ -673,7 +419,12 @@ impl Core {
     }
 
     /// Does what time asks for.
-    pub(crate) fn tick(&mut self, now: Instant, out: &mut BytesMut) -> Result<(), Broken> {
+    pub(crate) fn tick(
+        &mut self,
+        now: Instant,
+        sent: LeaseInstant,
+        out: &mut BytesMut,
+    ) -> Result<(), Broken> {
         let Some(up) = &self.up else {
             self.fail_late(now);
             return Ok(());
@@ -692,7 +443,6 @@ impl Core {
                 return Err(Broken::Protocol("no ping is answered".to_owned()));
             }
             up.last_ping = now;
-            let sent = LeaseInstant::now();
             let behind = up.requests;
             up.pings.push_back(Ping { sent, behind });
             // It has no field that could be too long.
@@ -723,23 +473,22 @@ impl Core {
 
     /// Fails what was to be sent by now.
     pub(crate) fn fail_late(&mut self, now: Instant) {
-        let mut released = (0, 0);
+        let mut released = Released::default();
         if self.waiting.iter().any(|call| call.is_late(now)) {
             let (late, rest): (VecDeque<Call>, VecDeque<Call>) =
                 self.waiting.drain(..).partition(|call| call.is_late(now));
             self.waiting = rest;
             for call in late {
-                released.0 += 1;
-                released.1 += call.cost();
-                call.answer_late(now);
+                released.add(&call);
+                call.answer_late();
             }
         }
         let mut late = Vec::new();
         self.line.take_late(now, &mut late);
         for call in late {
-            call.answer_late(now);
+            call.answer_late();
         }
-        self.line.release(released.0, released.1);
+        self.line.release(released);
     }
 
     /// The connection is gone. What may be asked again will be; of the rest the outcome is unknown.
@@ -749,7 +498,7 @@ impl Core {
         }
         self.stale.clear();
         let mut again = VecDeque::new();
-        let mut released = (0, 0);
+        let mut released = Released::default();
         for flight in self.in_flight.drain(..) {
             let mut call = flight.call;
             if let Some(patience) = call.patience
@@ -765,8 +514,7 @@ impl Core {
                 again.push_back(call);
                 continue;
             }
-            released.0 += 1;
-            released.1 += call.cost();
+            released.add(&call);
             let target = call.target.clone();
             call.answer(Err(Error::Disconnected { target, sent: true }));
         }
@@ -776,7 +524,7 @@ impl Core {
         }
         self.waiting = again;
         self.line.wait_from(now);
-        self.line.release(released.0, released.1);
+        self.line.release(released);
         self.fail_late(now);
     }
 
@@ -784,18 +532,16 @@ impl Core {
     pub(crate) fn over(&mut self, over: Over, goes_on: bool) {
         self.up = None;
         self.stale.clear();
-        let mut released = (0, 0);
+        let mut released = Released::default();
         for flight in self.in_flight.drain(..) {
-            released.0 += 1;
-            released.1 += flight.call.cost();
+            released.add(&flight.call);
             flight.call.answer_over(over);
         }
         let mut rest: Vec<Call> = self.waiting.drain(..).collect();
         for call in &rest {
-            released.0 += 1;
-            released.1 += call.cost();
+            released.add(call);
         }
-        self.line.release(released.0, released.1);
+        self.line.release(released);
         let work = if goes_on {
             self.line.clear()
         } else {
@@ -821,10 +567,7 @@ impl Core {
                     };
                     reply.send(answer).ok();
                 }
-                Work::Close => self.closing = Some(Closing::Session),
-                Work::Detach => {
-                    self.closing.get_or_insert(Closing::Task);
-                }
+                Work::Close(closing) => self.closing = self.closing.max(Some(closing)),
             }
         }
         for call in rest {
@@ -861,7 +604,6 @@ impl Call {
             patience: None,
             send_by: None,
             was_sent: false,
-            made: Instant::now(),
             may_repeat: false,
             interest: None,
             reply: None,
@@ -880,13 +622,10 @@ impl Call {
         self.answer(Err(over.error(target, true)));
     }
 
-    fn answer_late(self, now: Instant) {
+    fn answer_late(self) {
         let target = self.target.clone();
-        let error = match self.send_by {
-            Some(_) if !self.was_sent => Error::TimedOut {
-                target,
-                waited: now.saturating_duration_since(self.made),
-            },
+        let error = match self.patience {
+            Some(waited) if !self.was_sent => Error::TimedOut { target, waited },
             _ => Error::Disconnected {
                 target,
                 sent: self.was_sent,
@@ -906,42 +645,6 @@ fn bad_request(target: &Target, error: &jute::Error) -> Error {
         target: target.clone(),
         what: error.to_string(),
     }
-}
-
-fn put_request(out: &mut BytesMut, xid: Xid, op: OpCode, body: &[u8]) {
-    // Its length was checked when it was made.
-    let length = i32::try_from(8 + body.len()).unwrap_or(i32::MAX);
-    out.reserve(12 + body.len());
-    out.put_i32(length);
-    out.put_i32(xid.0);
-    out.put_i32(op.code());
-    out.put_slice(body);
-}
-
-fn write_request(out: &mut BytesMut, xid: Xid, request: &Request) -> Result<(), jute::Error> {
-    write_frame(out, |out| {
-        let op = request.op().code();
-        jute::encode(&RequestHeader { xid, op }, out)?;
-        request.encode(out)
-    })
-}
-
-fn write_auth(out: &mut BytesMut, scheme: &str, proof: &Bytes) -> Result<(), jute::Error> {
-    let auth = Auth {
-        auth_type: 0,
-        scheme: Some(scheme.to_owned()),
-        auth: Some(proof.clone()),
-    };
-    write_request(out, Xid::AUTH, &Request::Auth(auth))
-}
-
-fn write_ping(out: &mut BytesMut) -> Result<(), jute::Error> {
-    write_frame(out, |out| {
-        let request = Request::PingWithQuestion;
-        let op = request.op().code();
-        jute::encode(&RequestHeader { xid: Xid::PING, op }, out)?;
-        request.encode(out)
-    })
 }
 
 #[cfg(test)]

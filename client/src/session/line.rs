@@ -54,8 +54,6 @@ pub(crate) struct Call {
     pub(crate) send_by: Option<Instant>,
     /// Whether it was sent on an earlier connection.
     pub(crate) was_sent: bool,
-    /// When it was made.
-    pub(crate) made: Instant,
     /// Whether it may be sent again when it is not known whether it was applied.
     pub(crate) may_repeat: bool,
     /// What is to be watched if it succeeds.
@@ -107,10 +105,31 @@ pub(crate) enum Work {
         proof: Bytes,
         reply: oneshot::Sender<Result<(), Error>>,
     },
-    /// Ends the session.
-    Close,
-    /// Ends the task and keeps the session.
-    Detach,
+    /// Ends the task.
+    Close(Closing),
+}
+
+/// How the task is to end. Of two the greater counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Closing {
+    /// Without the session: somebody else will go on with it.
+    Task,
+    /// With the session.
+    Session,
+}
+
+/// Calls that hold no room in the line any more.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Released {
+    requests: usize,
+    bytes: usize,
+}
+
+impl Released {
+    pub(crate) fn add(&mut self, call: &Call) {
+        self.requests += 1;
+        self.bytes += call.cost();
+    }
 }
 
 /// Why a session is over.
@@ -202,7 +221,7 @@ impl Line {
             }
             return;
         }
-        state.closing |= matches!(work, Work::Close | Work::Detach);
+        state.closing |= matches!(work, Work::Close(_));
         state.work.push_back(work);
         drop(state);
         self.work.notify_one();
@@ -241,13 +260,13 @@ impl Line {
     }
 
     /// Makes room: so many calls were answered.
-    pub(crate) fn release(&self, requests: usize, bytes: usize) {
-        if requests == 0 {
+    pub(crate) fn release(&self, released: Released) {
+        if released.requests == 0 {
             return;
         }
         let mut state = self.state.lock();
-        state.requests -= requests;
-        state.bytes -= bytes;
+        state.requests -= released.requests;
+        state.bytes -= released.bytes;
         self.admit_parked(state);
     }
 
@@ -374,7 +393,6 @@ mod tests {
             patience: None,
             send_by: None,
             was_sent: false,
-            made: Instant::now(),
             may_repeat: false,
             interest: None,
             reply: Some(reply),
@@ -412,9 +430,15 @@ mod tests {
         }
         assert_eq!(lengths(&line), [1, 2]);
         assert_eq!(parked.iter().flatten().count(), 3);
-        line.release(1, CALL_OVERHEAD + 1);
+        line.release(Released {
+            requests: 1,
+            bytes: CALL_OVERHEAD + 1,
+        });
         assert_eq!(lengths(&line), [3]);
-        line.release(2, 2 * CALL_OVERHEAD + 5);
+        line.release(Released {
+            requests: 2,
+            bytes: 2 * CALL_OVERHEAD + 5,
+        });
         assert_eq!(lengths(&line), [4, 5]);
     }
 
@@ -431,7 +455,10 @@ mod tests {
         assert!(line.join(large).is_some());
         assert!(line.join(small).is_some());
         assert_eq!(lengths(&line), [1000]);
-        line.release(1, CALL_OVERHEAD + 1000);
+        line.release(Released {
+            requests: 1,
+            bytes: CALL_OVERHEAD + 1000,
+        });
         assert_eq!(lengths(&line), [1500]);
     }
 
@@ -461,7 +488,10 @@ mod tests {
         let (last, _answer) = call(7);
         line.join(last);
         lengths(&line);
-        line.release(1, CALL_OVERHEAD + 1);
+        line.release(Released {
+            requests: 1,
+            bytes: CALL_OVERHEAD + 1,
+        });
         assert_eq!(lengths(&line), [7]);
     }
 
@@ -491,7 +521,10 @@ mod tests {
             assert_eq!(late.len(), 1);
             assert!(line.state.lock().parked.is_empty());
             assert_eq!(lengths(&line).last(), Some(&1), "there is room for it");
-            line.release(1, CALL_OVERHEAD + 1);
+            line.release(Released {
+                requests: 1,
+                bytes: CALL_OVERHEAD + 1,
+            });
         }
     }
 

@@ -14,9 +14,9 @@ use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::core::{Attached, Broken, Closing, Core};
+use super::core::{Attached, Broken, Core};
 use super::lease::{LeaseCell, LeaseInstant};
-use super::line::{Line, Over};
+use super::line::{Closing, Line, Over};
 use super::state::SessionState;
 use super::ticket::SessionTicket;
 use crate::connect_string::Host;
@@ -97,7 +97,6 @@ enum Ended {
     Over(Over),
     /// The owner has asked for it.
     Closed,
-    Detached,
     /// There is a server that takes writes.
     Better,
 }
@@ -154,7 +153,6 @@ impl Task {
                 }
                 Ended::Over(over) => return self.finish(over),
                 Ended::Closed => return self.finish(Over::Closed),
-                Ended::Detached => return self.finish(Over::Closed),
             }
             if self.core.closing == Some(Closing::Task) {
                 return self.finish(Over::Closed);
@@ -303,19 +301,16 @@ impl Task {
         let mut nothing = BytesMut::new();
         loop {
             self.core.accept(&mut nothing);
-            self.core.fail_late(Instant::now());
             let now = Instant::now();
+            self.core.fail_late(now);
             // The end of a session that has not begun, or that nobody can be told of.
             if self.core.closing == Some(Closing::Task)
                 || (self.core.closing.is_some() && self.core.session().is_none())
-                || self.close_by(now).is_some_and(|close_by| now >= close_by)
+                || self.is_given_up(now)
             {
                 return Err(Ended::Closed);
             }
-            let tick = self.core.next_tick(now);
-            let tick = self
-                .close_by(now)
-                .map_or(tick, |close_by| tick.min(close_by));
+            let tick = self.next_tick(now);
             tokio::select! {
                 done = &mut something => return Ok(done),
                 () = line.wait() => {}
@@ -331,6 +326,18 @@ impl Task {
         Some(*self.close_by.get_or_insert(now + patience))
     }
 
+    /// Whether the end was asked for so long ago that it is left to the session's timeout.
+    fn is_given_up(&mut self, now: Instant) -> bool {
+        self.close_by(now).is_some_and(|close_by| now >= close_by)
+    }
+
+    /// When there is something to do at the latest.
+    fn next_tick(&mut self, now: Instant) -> Instant {
+        let tick = self.core.next_tick(now);
+        self.close_by(now)
+            .map_or(tick, |close_by| tick.min(close_by))
+    }
+
     /// Moves bytes until the connection ends.
     async fn serve(&mut self, dialled: Dialled, read_only: bool) -> Ended {
         let holds_back = dialled.stream.holds_back();
@@ -339,7 +346,7 @@ impl Task {
         let mut input = dialled.rest;
         let mut out = BytesMut::new();
         let line = Arc::clone(&self.shared.line);
-        if let Err(error) = self.core.greet(&mut out) {
+        if let Err(error) = self.core.greet(LeaseInstant::now(), &mut out) {
             return Ended::Lost(error.to_string());
         }
         if let Err(broken) = self.core.read(Instant::now(), &mut input) {
@@ -361,10 +368,10 @@ impl Task {
         loop {
             self.core.accept(&mut out);
             let now = Instant::now();
-            self.core.write(&mut out);
+            self.core.write(LeaseInstant::now(), &mut out);
             match self.core.closing {
                 Some(Closing::Task) if self.core.is_idle() && out.is_empty() && !is_held_back => {
-                    return Ended::Detached;
+                    return Ended::Closed;
                 }
                 Some(Closing::Session) if !close_sent && self.core.is_idle() => {
                     self.core.write_close(&mut out);
@@ -372,10 +379,7 @@ impl Task {
                 }
                 _ => {}
             }
-            let next = self.core.next_tick(now);
-            let next = self
-                .close_by(now)
-                .map_or(next, |close_by| next.min(close_by));
+            let next = self.next_tick(now);
             if next != tick {
                 tick = next;
                 timer.as_mut().reset(tick);
@@ -402,13 +406,13 @@ impl Task {
                         let mut read = self.core.read(now, &mut input);
                         if read.is_ok() && now >= tick {
                             // A server that never stops must not hold up the pings.
-                            read = self.core.tick(now, &mut out);
+                            read = self.core.tick(now, LeaseInstant::now(), &mut out);
                         }
                         self.publish_lease();
                         if let Err(broken) = read {
                             return broken.into();
                         }
-                        if self.close_by(now).is_some_and(|close_by| now >= close_by) {
+                        if self.is_given_up(now) {
                             return Ended::Closed;
                         }
                     }
@@ -417,10 +421,10 @@ impl Task {
                 () = line.wait() => {}
                 () = &mut timer => {
                     let now = Instant::now();
-                    if self.close_by(now).is_some_and(|close_by| now >= close_by) {
+                    if self.is_given_up(now) {
                         return Ended::Closed;
                     }
-                    if let Err(broken) = self.core.tick(now, &mut out) {
+                    if let Err(broken) = self.core.tick(now, LeaseInstant::now(), &mut out) {
                         return broken.into();
                     }
                 }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::{Attached, Broken, Core, Terms};
 use crate::error::{Error, Outcome, Reason, Target};
 use crate::session::lease::LeaseInstant;
-use crate::session::line::{Answer, Call, Limits, Line, Over, Work};
+use crate::session::line::{Answer, Call, Closing, Limits, Line, Over, Work};
 use crate::watch::registry::{Interest, Kind, Sink, WatcherId};
 
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -53,7 +53,9 @@ impl Bench {
     fn connect(&mut self, session: i64) -> Attached {
         let attached = self.attach(session, 3000, false);
         self.out.clear();
-        self.core.greet(&mut self.out).expect("it can be encoded");
+        self.core
+            .greet(LeaseInstant::now(), &mut self.out)
+            .expect("it can be encoded");
         self.out.clear();
         attached
     }
@@ -79,7 +81,6 @@ impl Bench {
             patience: Some(TIMEOUT),
             send_by: Some(self.now + TIMEOUT),
             was_sent: false,
-            made: self.now,
             interest,
             reply: Some(reply),
         });
@@ -102,7 +103,7 @@ impl Bench {
     /// Sends what waits; returns the xids and operation codes.
     fn send_ops(&mut self) -> Vec<(i32, i32)> {
         self.core.accept(&mut self.out);
-        self.core.write(&mut self.out);
+        self.core.write(LeaseInstant::now(), &mut self.out);
         let mut sent = Vec::new();
         let mut rest = &self.out[..];
         while let Some((length, after)) = rest.split_first_chunk::<4>() {
@@ -253,11 +254,13 @@ fn a_silent_server_is_asked_and_then_given_up() {
     bench.now += TIMEOUT / 3;
     bench
         .core
-        .tick(bench.now, &mut bench.out)
+        .tick(bench.now, LeaseInstant::now(), &mut bench.out)
         .expect("it is early");
     assert!(!bench.out.is_empty(), "a ping");
     bench.now += TIMEOUT / 3;
-    let silent = bench.core.tick(bench.now, &mut bench.out);
+    let silent = bench
+        .core
+        .tick(bench.now, LeaseInstant::now(), &mut bench.out);
     assert!(matches!(silent, Err(Broken::Silent(_))), "{silent:?}");
 }
 
@@ -270,7 +273,7 @@ fn a_request_that_is_passed_over_ends_the_connection() {
     bench.now += TIMEOUT / 3;
     bench
         .core
-        .tick(bench.now, &mut bench.out)
+        .tick(bench.now, LeaseInstant::now(), &mut bench.out)
         .expect("it is early");
     let _later = bench.write();
     bench.send();
@@ -330,7 +333,7 @@ fn an_expired_session_fails_everything_and_the_line_with_it() {
     let mut bench = Bench::connected();
     let (sent, waits) = (bench.write(), bench.write());
     bench.core.accept(&mut BytesMut::new());
-    bench.core.write(&mut bench.out);
+    bench.core.write(LeaseInstant::now(), &mut bench.out);
     let expired = bench.reply(1, ErrorCode::SessionExpired.code(), b"");
     assert!(matches!(expired, Err(Broken::Over(Over::Expired))));
     bench.core.over(Over::Expired, false);
@@ -395,7 +398,7 @@ fn a_refusal_of_what_was_sent_twice_does_not_say_that_it_was_not_applied() {
 fn nothing_is_sent_behind_the_end_of_the_session() {
     let mut bench = Bench::connected();
     let before = bench.write();
-    bench.line.add(Work::Close);
+    bench.line.add(Work::Close(Closing::Session));
     let after = bench.write();
     assert_eq!(failed(after).outcome(), Outcome::NotApplied);
     assert_eq!(bench.send(), [1], "what was asked before is done");
@@ -460,7 +463,10 @@ fn a_server_that_never_ends_a_frame_is_given_up() {
         bench.now += TIMEOUT / 3;
         drip.put_u8(0);
         bench.core.read(bench.now, &mut drip).expect("no frame yet");
-        bench.core.tick(bench.now, &mut bench.out).err()
+        bench
+            .core
+            .tick(bench.now, LeaseInstant::now(), &mut bench.out)
+            .err()
     });
     assert!(matches!(broken, Some(Broken::Protocol(_))), "{broken:?}");
 }
