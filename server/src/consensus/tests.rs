@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
@@ -385,6 +386,35 @@ async fn a_leader_that_nobody_relieves_is_silent_until_somebody_does() {
     let index = index.max(propose(next, 10).await);
     for server in &servers {
         applied(server.consensus(), index).await;
+    }
+}
+
+/// Else it would turn its clients away though its way back is open, if that opens late.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_finds_another_leader_hears_of_a_majority_at_once() {
+    const INTERVAL: Duration = Duration::from_secs(60);
+    let mut ensemble = Ensemble::of_three();
+    // Four rounds in 240 s: none of them comes by itself while a test waits.
+    ensemble.more.push(("tickTime", "2000".to_owned()));
+    ensemble.more.push(("syncLimit", "120".to_owned()));
+    let servers = ensemble.start_all().await;
+    let old = leader_of(&servers);
+    let leader = servers[old].consensus();
+    assert_eq!(leader.isolation_limit, INTERVAL * 4);
+    let heard = |one: &Consensus| one.majority_heard_ms.load(Ordering::Relaxed);
+    let before: Vec<u64> = servers
+        .iter()
+        .map(|server| heard(server.consensus()))
+        .collect();
+    assert!(leader.members.hand_over(Duration::from_secs(5)).await);
+    for (server, before) in servers.iter().zip(before) {
+        let follows = |one: &Consensus| one.role() == Role::Follower;
+        if follows(server.consensus()) {
+            until(server.consensus(), |one| {
+                (heard(one) > before).then_some(())
+            })
+            .await;
+        }
     }
 }
 

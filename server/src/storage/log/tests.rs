@@ -754,6 +754,33 @@ fn an_idle_log_seals_itself_and_notes_what_is_committed() {
     }
 }
 
+/// It is not woken for each note, but for the one that comes when nothing else would.
+#[test]
+fn what_is_committed_when_all_is_sealed_is_noted_as_well() {
+    let disk = new_disk(&small());
+    let options = LogOptions {
+        seal_after: Duration::ZERO,
+        ..small()
+    };
+    let log = try_open(&disk, &options).unwrap();
+    append(&log, [entry(1, 0, 10)]).unwrap();
+    let start = Instant::now();
+    let until = |is_so: &dyn Fn() -> bool| {
+        while !is_so() {
+            assert!(start.elapsed() < Duration::from_secs(20));
+            std::thread::yield_now();
+        }
+    };
+    until(&|| log.shared.inner.lock().resting);
+    let last = Some(EntryId { term: 1, index: 0 });
+    log.save_committed(last).unwrap();
+    until(&|| {
+        let disk = MemoryDisk::from_image(&disk.image());
+        let recovered = recovery::read(&disk, folder(), IDENTITY).unwrap().unwrap();
+        recovered.sealed && recovered.view.committed == last
+    });
+}
+
 #[test]
 fn what_is_committed_is_never_beyond_the_recovered_log() {
     let disk = new_disk(&small());
