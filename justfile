@@ -37,3 +37,10 @@ fuzz target seconds="60":
 # The load generator; arguments are handed on
 bench *arguments:
     cargo run --release -p quorate-bench -- {{arguments}}
+
+# The client crate against Apache ZooKeeper and Quorate: one server, three, three of which some are killed
+client:
+    QUORATE_INTEROP=required cargo test -p quorate-tests --test client
+    QUORATE_INTEROP=required QUORATE_INTEROP_SERVERS=3 cargo test -p quorate-tests --test client
+    QUORATE_INTEROP=required QUORATE_INTEROP_SERVERS=3 QUORATE_INTEROP_KILLS=2 cargo test -p quorate-tests --test client
+    QUORATE_FAULTS=50 cargo test -p quorate-client --all-features --test kills

@@ -328,13 +328,11 @@ fn a_protected_create_can_be_told_by_its_mark() {
             );
             client.delete(&created.path).guaranteed().await.unwrap();
             client.delete(&created.path).guaranteed().await.unwrap();
-            loop {
-                // Whether it was sent or not, in the end it is not there.
-                client.sync("/").await.unwrap();
-                if client.children("/").await.unwrap().0.is_empty() {
-                    break;
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
+            // Whether it was sent or not, in the end it is not there.
+            let mut watch = client.watch("/").await.unwrap();
+            client.sync("/").await.unwrap();
+            while !client.children("/").await.unwrap().0.is_empty() {
+                watch.next().await.unwrap();
             }
         },
     );

@@ -1,8 +1,8 @@
 //! When to take a snapshot, and how much of the log may go then.
 //!
-//! A snapshot is due after so many entries or bytes of log, or so much time. The log is cut after a snapshot has been
-//! read back, and only up to the oldest snapshot that is kept: should the newest turn out damaged, an
-//! older one and the log still lead to the same state.
+//! A snapshot is due after so many entries or bytes of log, or so much time. The log is cut after a
+//! snapshot has been read back, and only up to the oldest snapshot that is kept: should the newest
+//! turn out damaged, an older one and the log still lead to the same state.
 //!
 //! Writing a large state costs more than keeping a small log, so no snapshot is due before the log
 //! has grown by as much as the state holds.
