@@ -347,22 +347,29 @@ async fn exchange(
             Ok(None) => {}
             Err(_) => return Err(stranger(Stranger::of(&input))),
         }
-        match stream.read_buf(&mut input).await {
-            Ok(0) if !input.is_empty() && input.len() < LENGTH_BYTES => {
+        if read_some(stream, &mut input).await? == 0 {
+            if !input.is_empty() && input.len() < LENGTH_BYTES {
                 return Err(stranger(Stranger::of(&input)));
             }
-            Ok(0) => {
-                written?;
-                let bytes = input.len();
-                return Err(Broken::Known(DialError::Closed { address, bytes }));
-            }
-            Ok(_) => {}
-            Err(source) => {
-                let bytes = input.len();
-                return Err(Broken::Io { source, bytes });
-            }
+            written?;
+            return Err(closed(address, &input));
         }
     }
+}
+
+async fn read_some(
+    stream: &mut (impl AsyncRead + Unpin),
+    input: &mut BytesMut,
+) -> Result<usize, Broken> {
+    stream.read_buf(input).await.map_err(|source| Broken::Io {
+        source,
+        bytes: input.len(),
+    })
+}
+
+fn closed(address: SocketAddr, input: &BytesMut) -> Broken {
+    let bytes = input.len();
+    Broken::Known(DialError::Closed { address, bytes })
 }
 
 /// Sends `isro` and makes sense of the answer, as soon as there is any to be made.
@@ -373,17 +380,9 @@ async fn probe(
     let written = send(stream, b"isro").await;
     let mut input = BytesMut::with_capacity(WORDS_BYTES_MAX);
     loop {
-        match stream.read_buf(&mut input).await {
-            Ok(0) => {
-                written?;
-                let bytes = input.len();
-                return Err(Broken::Known(DialError::Closed { address, bytes }));
-            }
-            Ok(_) => {}
-            Err(source) => {
-                let bytes = input.len();
-                return Err(Broken::Io { source, bytes });
-            }
+        if read_some(stream, &mut input).await? == 0 {
+            written?;
+            return Err(closed(address, &input));
         }
         match ProbeAnswer::of(&input) {
             ProbeAnswer::ReadWrite => return Ok(true),
