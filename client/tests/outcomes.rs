@@ -188,8 +188,21 @@ fn plain_name(name: &str) -> String {
     }
 }
 
+/// The tree at one moment: what comes late may come between two reads, so it is looked at until two
+/// looks agree.
 async fn observe(observer: &Client) -> Tree {
     observer.sync("/").await.unwrap();
+    let mut seen = look(observer).await;
+    loop {
+        let again = look(observer).await;
+        if again == seen {
+            return seen;
+        }
+        seen = again;
+    }
+}
+
+async fn look(observer: &Client) -> Tree {
     let mut tree = Tree::new();
     for name in observer.children("/").await.unwrap().0 {
         let (data, _) = observer.get(&format!("/{name}")).await.unwrap();
