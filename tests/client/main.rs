@@ -15,8 +15,8 @@ mod watches;
 use std::time::Duration;
 
 use quorate_client::{Client, ClientBuilder};
-use quorate_tests::server::{Product, Server, Settings};
-use quorate_tests::skip::{Need, available};
+use quorate_tests::server::{Server, Settings};
+use quorate_tests::subjects::each_product;
 
 /// Far more than any of them takes.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -65,24 +65,4 @@ fn against_both_with<F: Future<Output = ()>>(
 /// Plays a script against each product, without a runtime.
 fn servers_of_both(test: &'static str, script: impl Fn(Server)) {
     each_product(test, &Settings::default(), script);
-}
-
-fn each_product(test: &'static str, settings: &Settings, play: impl Fn(Server)) {
-    let wanted = std::env::var("QUORATE_CLIENT_SUBJECT").ok();
-    for (name, product) in [
-        ("quorate", Product::Quorate),
-        ("apache", Product::ApacheZookeeper),
-    ] {
-        if wanted.as_ref().is_some_and(|wanted| wanted != name) {
-            continue;
-        }
-        let needs: &[Need] = match product {
-            Product::Quorate => &[],
-            Product::ApacheZookeeper => &[Need::Jars(&["zookeeper", "slf4j-simple"])],
-        };
-        if available(test, needs) {
-            eprintln!("--- {test} against {name}");
-            play(Server::start(product, settings).unwrap());
-        }
-    }
 }

@@ -18,4 +18,5 @@ pub mod proxy;
 pub mod server;
 pub mod shim;
 pub mod skip;
+pub mod subjects;
 pub mod transcript;

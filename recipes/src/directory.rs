@@ -1,0 +1,132 @@
+//! The znode that a recipe owns, and how recipes tell theirs from others'.
+//!
+//! A recipe that keeps its own record in the znode's data marks it with its name (the key `recipe` of
+//! a JSON object). Recipes whose data is the user's have no mark, and only refuse those of others.
+
+use std::fmt;
+
+use quorate_client::{Client, Reason};
+
+use crate::Error;
+
+/// A recipe, as it marks the znodes that are its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Kind {
+    /// A lock.
+    Lock,
+    /// A lock for readers and writers.
+    ReadWriteLock,
+    /// A semaphore.
+    Semaphore,
+    /// A leader election.
+    Election,
+    /// A group.
+    Group,
+    /// A registry of services.
+    Registry,
+    /// A set partitioner.
+    Partitioner,
+    /// A barrier.
+    Barrier,
+    /// A double barrier.
+    DoubleBarrier,
+    /// A queue.
+    Queue,
+    /// A priority queue.
+    PriorityQueue,
+    /// A delay queue.
+    DelayQueue,
+    /// A two-phase commit.
+    TwoPhaseCommit,
+    /// Blocks of unique ids.
+    IdBlocks,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Lock => "a lock",
+            Self::ReadWriteLock => "a read/write lock",
+            Self::Semaphore => "a semaphore",
+            Self::Election => "an election",
+            Self::Group => "a group",
+            Self::Registry => "a registry of services",
+            Self::Partitioner => "a set partitioner",
+            Self::Barrier => "a barrier",
+            Self::DoubleBarrier => "a double barrier",
+            Self::Queue => "a queue",
+            Self::PriorityQueue => "a priority queue",
+            Self::DelayQueue => "a delay queue",
+            Self::TwoPhaseCommit => "a two-phase commit",
+            Self::IdBlocks => "blocks of unique ids",
+        })
+    }
+}
+
+/// The mark alone, whatever else the object has.
+#[derive(serde::Deserialize)]
+struct Mark {
+    recipe: Kind,
+}
+
+/// Whose znode this is, if a recipe has marked it.
+pub(crate) fn owner(data: &[u8]) -> Option<Kind> {
+    let mark: Result<Mark, _> = serde_json::from_slice(data);
+    mark.ok().map(|mark| mark.recipe)
+}
+
+/// Fails if another recipe has marked the znode whose data this is.
+pub(crate) fn refuse_others(path: &str, data: &[u8], wanted: Kind) -> Result<(), Error> {
+    match owner(data) {
+        Some(found) if found != wanted => Err(Error::OtherRecipe {
+            path: path.to_owned(),
+            wanted,
+            found,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Makes sure that the znode exists, and is not another recipe's. One that is created is marked.
+///
+/// Cancel safe, and safe to repeat.
+///
+/// # Errors
+///
+/// [`Error::OtherRecipe`]; those of any request.
+pub(crate) async fn claim(client: &Client, path: &str, kind: Kind) -> Result<(), Error> {
+    loop {
+        match client.get(path).await {
+            Ok((data, _)) => return refuse_others(path, &data, kind),
+            Err(error) if error.is(Reason::NoNode) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if let Some((parent, _)) = path.rsplit_once('/')
+            && !parent.is_empty()
+        {
+            client.ensure_path(parent).await?;
+        }
+        let mark = serde_json::json!({ "recipe": kind }).to_string();
+        match client.create(path, mark).idempotent().await {
+            Ok(_) => return Ok(()),
+            // Somebody else was faster; or it took the parent away.
+            Err(error) if error.is(Reason::NodeExists) || error.is(Reason::NoNode) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_is_told_from_any_other_data() {
+        assert_eq!(owner(br#"{"recipe":"lock","token":5}"#), Some(Kind::Lock));
+        for other in [&b""[..], b"10.0.0.7", b"{}", br#"{"recipe":"x"}"#, b"5"] {
+            assert_eq!(owner(other), None);
+        }
+    }
+}
