@@ -38,7 +38,12 @@ impl LeaseInstant {
 
     /// How long until then; zero once it is past.
     pub fn remaining(self) -> Duration {
-        self.0.saturating_sub(Self::now().0)
+        self.since(Self::now())
+    }
+
+    /// How long it is from `earlier` until then; zero if that comes later.
+    pub fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
     }
 
     /// A moment later.
