@@ -95,6 +95,24 @@ pub enum Error {
         /// How often it was tried.
         attempts: u32,
     },
+    /// The number would leave its range. Nothing was done.
+    #[error("{path} holds {value}, and {change} more is out of range")]
+    Overflow {
+        /// The znode.
+        path: String,
+        /// What it holds.
+        value: i64,
+        /// What was to be added.
+        change: i64,
+    },
+    /// The value cannot be written in its format. Nothing was done.
+    #[error("{path}: the value cannot be written: {what}")]
+    Unwritable {
+        /// The znode.
+        path: String,
+        /// What is wrong with it.
+        what: String,
+    },
     /// The options contradict each other, or the server's.
     #[error("{0}")]
     InvalidArgument(String),

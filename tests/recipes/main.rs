@@ -7,6 +7,7 @@
 
 mod elections;
 mod locks;
+mod numbers;
 
 use std::time::Duration;
 
