@@ -4,6 +4,11 @@
 
 mod directory;
 mod error;
+mod group;
+mod patience;
+mod persistent_node;
 
 pub use directory::Kind;
 pub use error::Error;
+pub use group::{Group, GroupChange, GroupChanges, Join, Member, Membership};
+pub use persistent_node::{Absent, KeptNode, NodeState, NodeStates, PersistentNode};
