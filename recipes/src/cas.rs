@@ -9,7 +9,6 @@
 //! says so.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_client::{
@@ -25,10 +24,6 @@ use crate::waiting;
 
 /// How often an update is tried when others are faster each time.
 const ATTEMPTS: u32 = 64;
-/// Between attempts, at first and at most, less up to a half at random: those who collided do not
-/// collide again.
-const PAUSE_MIN: Duration = Duration::from_millis(1);
-const PAUSE_MAX: Duration = Duration::from_millis(100);
 
 /// The znode. Clones share their mark, and their writes are made one after the other.
 #[derive(Clone, Debug)]
@@ -303,11 +298,10 @@ impl Cell {
         &self,
         mut change: impl FnMut(Option<&[u8]>) -> Result<(Option<Vec<u8>>, T), Error>,
     ) -> Result<Updated<T>, Error> {
-        let mut pause = PAUSE_MIN;
+        let mut backoff = waiting::Backoff::new();
         for attempt in 0..self.attempts {
             if attempt > 0 {
-                tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
-                pause = (pause * 2).min(PAUSE_MAX);
+                backoff.wait().await;
             }
             let read = self.read().await?;
             let (data, answer) = change(read.as_ref().map(|(data, _)| &data[..]))?;

@@ -17,6 +17,7 @@ mod mark;
 mod number;
 mod priority_queue;
 mod queue;
+mod two_phase_commit;
 mod value;
 mod waiting;
 
@@ -32,4 +33,5 @@ pub use items::{Item, Taken};
 pub use number::Number;
 pub use priority_queue::PriorityQueue;
 pub use queue::{Queue, Take, TakeLocked};
+pub use two_phase_commit::{Ballot, Decision, Participant, Proposal, TwoPhaseCommit, Vote};
 pub use value::{Format, SharedValue, Values, Versioned};

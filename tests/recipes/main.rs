@@ -8,6 +8,7 @@
 mod barriers;
 mod numbers;
 mod queues;
+mod two_phase_commit;
 
 use std::time::Duration;
 

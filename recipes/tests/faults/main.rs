@@ -5,3 +5,4 @@ mod barriers;
 mod every_request;
 mod numbers;
 mod queues;
+mod two_phase_commit;
