@@ -4,11 +4,17 @@
 
 mod directory;
 mod error;
+mod follow;
 mod group;
 mod patience;
 mod persistent_node;
+mod registry;
 
 pub use directory::Kind;
 pub use error::Error;
 pub use group::{Group, GroupChange, GroupChanges, Join, Member, Membership};
 pub use persistent_node::{Absent, KeptNode, NodeState, NodeStates, PersistentNode};
+pub use registry::{
+    DownPolicy, Instance, Registration, Registry, RegistryChange, RegistryChanges, Selector,
+    Service, Strategy,
+};

@@ -13,6 +13,7 @@ use quorate_tests::subjects::each_product;
 
 mod group;
 mod persistent_node;
+mod registry;
 
 /// Far more than any of them takes.
 const LIMIT: Duration = Duration::from_secs(120);
