@@ -12,6 +12,7 @@ mod directory;
 mod double_barrier;
 pub mod election;
 mod error;
+mod follow;
 mod grant;
 mod group;
 mod guard;
@@ -31,6 +32,7 @@ mod persistent_node;
 mod priority_queue;
 mod queue;
 mod record;
+mod registry;
 mod revocation;
 mod timing;
 mod two_phase_commit;
@@ -60,6 +62,10 @@ pub use options::{OnSessionLoss, Overrun};
 pub use persistent_node::{Absent, KeptNode, NodeState, NodeStates, PersistentNode};
 pub use priority_queue::PriorityQueue;
 pub use queue::{Queue, Take, TakeLocked};
+pub use registry::{
+    DownPolicy, Instance, Registration, Registry, RegistryChange, RegistryChanges, Selector,
+    Service, Strategy,
+};
 pub use timing::{Timing, TimingError};
 pub use two_phase_commit::{Ballot, Decision, Participant, Proposal, TwoPhaseCommit, Vote};
 pub use value::{Format, SharedValue, Values, Versioned};
