@@ -5,6 +5,8 @@
 //! leaves one out.
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
+mod languages;
+
 use std::time::Duration;
 
 use quorate_client::{Client, ClientBuilder};

@@ -25,7 +25,9 @@ pub fn each_product(test: &'static str, settings: &Settings, play: impl Fn(Serve
         };
         if available(test, needs) {
             eprintln!("--- {test} against {name}");
-            play(Server::start(product, settings).unwrap_or_else(|error| panic!("{test}: {error}")));
+            play(
+                Server::start(product, settings).unwrap_or_else(|error| panic!("{test}: {error}")),
+            );
         }
     }
 }

@@ -1,0 +1,90 @@
+//! Who excludes whom, as it stands in the documentation. This also shows that the referee sees a lock
+//! that does not exclude.
+
+use super::{Contender, Stage, all_there};
+use crate::against_both;
+
+const RECIPES: [&str; 6] = [
+    "curator-mutex",
+    "go-lock",
+    "kazoo-lock",
+    "kazoo-lock-extra",
+    "kazoo-lock-curator",
+    "zookeeper-lock",
+];
+
+/// What becomes of the second, in the order of [`RECIPES`], while the one of the row is inside.
+const TABLE: [[&str; 6]; 6] = [
+    ["waits", "waits", "both", "waits", "waits", "waits"],
+    ["waits", "waits", "both", "waits", "waits", "waits"],
+    ["both", "waits", "waits", "waits", "both", "both"],
+    ["both", "waits", "waits", "waits", "both", "both"],
+    ["waits", "waits", "both", "waits", "waits", "waits"],
+    ["both", "fails", "both", "both", "both", "waits"],
+];
+
+struct Pair {
+    path: String,
+    first: Contender,
+    second: Contender,
+    outcome: &'static str,
+}
+
+#[test]
+fn locks_of_different_libraries_exclude_each_other_where_the_documentation_says_so() {
+    let test = "locks_of_different_libraries_exclude_each_other_where_the_documentation_says_so";
+    if !all_there(test) {
+        return;
+    }
+    against_both(test, |scene| async move {
+        let mut stage = Stage::new(scene).await;
+        let mut pairs = Vec::new();
+        for (row, holder) in RECIPES.iter().enumerate() {
+            for (column, second) in RECIPES.iter().enumerate() {
+                let path = format!("/table/{row}{column}");
+                stage.client.ensure_path(&path).await.unwrap();
+                pairs.push(Pair {
+                    first: stage.open(holder, &path),
+                    second: stage.open(second, &path),
+                    path,
+                    outcome: "",
+                });
+            }
+        }
+        for pair in &pairs {
+            pair.first.command("acquire");
+        }
+        for pair in &mut pairs {
+            pair.first.expect("entered");
+            pair.second.ready();
+            pair.second.command("acquire");
+        }
+        for pair in &mut pairs {
+            let outcome = stage.outcome(&mut pair.second, &pair.path).await;
+            pair.outcome = match outcome.split(' ').next().unwrap() {
+                "waits" => "waits",
+                "violation" if outcome.ends_with(&pair.first.name) => "both",
+                "failed" => "fails",
+                _ => panic!(
+                    "{} while {} is inside: {outcome}",
+                    pair.second.name, pair.first.name
+                ),
+            };
+        }
+        let found: Vec<&str> = pairs.iter().map(|pair| pair.outcome).collect();
+        let found: Vec<&[&str]> = found.chunks(RECIPES.len()).collect();
+        assert_eq!(
+            found, TABLE,
+            "rows are those inside, columns those who come: {RECIPES:?}"
+        );
+
+        // Those who wait get in, once the others have left.
+        for pair in pairs.iter_mut() {
+            pair.first.must("release", "left");
+        }
+        for pair in pairs.iter_mut().filter(|pair| pair.outcome == "waits") {
+            pair.second.expect("entered");
+            pair.second.must("release", "left");
+        }
+    });
+}
