@@ -293,11 +293,13 @@ impl ClientBuilder {
             dialer = dialer.with_tls(tls);
         }
         let line = Arc::new(Line::new(self.limits));
+        if self.keep_lease {
+            line.keep_lease();
+        }
         let terms = Terms {
             timeout: self.session_timeout,
             allow_read_only: self.allow_read_only,
             frame_bytes_max: self.frame_bytes_max,
-            keep_lease: self.keep_lease,
         };
         let last_zxid = self
             .ticket

@@ -16,7 +16,7 @@ use crate::operation::{
 };
 use crate::read_many::ReadMany;
 use crate::session::lease::LeaseInstant;
-use crate::session::line::{Closing, Work};
+use crate::session::line::{Closing, Line, Work};
 use crate::session::state::{SessionState, SessionStates};
 pub(crate) use crate::session::task::Shared;
 use crate::session::ticket::SessionTicket;
@@ -39,6 +39,17 @@ struct Handle {
     shared: Arc<Shared>,
     frame_bytes_max: usize,
     next_number: AtomicU64,
+}
+
+/// Keeps a session's lease ahead until it is dropped. See [`Client::keep_lease`]. It does not keep
+/// the session itself.
+#[derive(Debug)]
+pub struct LeaseKeeper(Arc<Line>);
+
+impl Drop for LeaseKeeper {
+    fn drop(&mut self) {
+        self.0.let_lease_go();
+    }
 }
 
 impl Drop for Handle {
@@ -178,9 +189,25 @@ impl Client {
     /// guarded with it.
     ///
     /// Against Quorate it follows the acknowledged pings, every third of the timeout. Against Apache
-    /// ZooKeeper it moves only with [`ClientBuilder::keep_lease`], or when `sync` is called.
+    /// ZooKeeper it moves only with [`Client::keep_lease`], or when `sync` is called.
     pub fn lease_deadline(&self) -> Option<LeaseInstant> {
-        self.shared().lease.deadline()
+        self.shared().lease.get().map(|(_, deadline)| deadline)
+    }
+
+    /// The same, for as long as this session is the current one; `None` from the moment that it is
+    /// known to be over. What was obtained in one session must not outlive it in the next.
+    pub fn lease_of(&self, session: SessionId) -> Option<LeaseInstant> {
+        let lease = self.shared().lease.get();
+        let lease = lease.filter(|(current, _)| *current == session);
+        lease.map(|(_, deadline)| deadline)
+    }
+
+    /// Keeps [`Client::lease_deadline`] as far ahead as can be until what is returned is dropped, as
+    /// [`ClientBuilder::keep_lease`] does for good: with a heartbeat every sixth of the timeout.
+    pub fn keep_lease(&self) -> LeaseKeeper {
+        let line = Arc::clone(&self.shared().line);
+        line.keep_lease();
+        LeaseKeeper(line)
     }
 
     /// What it takes to go on with this session elsewhere. `None` while there is none.

@@ -96,7 +96,7 @@ pub mod watch;
 
 pub use builder::{ClientBuilder, ConnectError};
 pub use chroot::Chroot;
-pub use client::Client;
+pub use client::{Client, LeaseKeeper};
 pub use connect_string::{ConnectString, ConnectStringError, Host};
 pub use dial::{DialError, Step, Stranger, TlsFault};
 pub use error::{Error, Outcome, Reason, Target};

@@ -89,17 +89,31 @@ pub(crate) fn refuse_others(path: &str, data: &[u8], wanted: Kind) -> Result<(),
     }
 }
 
-/// Makes sure that the znode exists, and is not another recipe's. One that is created is marked.
+/// Fails if the data is not the recipe's: another's, or something that would be lost if the recipe
+/// wrote its own. No data is nobody's, as other libraries leave their directories.
+pub(crate) fn refuse_strangers(path: &str, data: &[u8], wanted: Kind) -> Result<(), Error> {
+    refuse_others(path, data, wanted)?;
+    if owner(data).is_none() && !data.is_empty() {
+        return Err(Error::Foreign {
+            path: path.to_owned(),
+            found: format!("{} bytes of something else", data.len()),
+            wanted: "a recipe's record, or nothing",
+        });
+    }
+    Ok(())
+}
+
+/// Makes sure that the znode exists, and is not another's. One that is created is marked.
 ///
 /// Cancel safe, and safe to repeat.
 ///
 /// # Errors
 ///
-/// [`Error::OtherRecipe`]; those of any request.
+/// [`Error::OtherRecipe`], [`Error::Foreign`]; those of any request.
 pub(crate) async fn claim(client: &Client, path: &str, kind: Kind) -> Result<(), Error> {
     loop {
         match client.get(path).await {
-            Ok((data, _)) => return refuse_others(path, &data, kind),
+            Ok((data, _)) => return refuse_strangers(path, &data, kind),
             Err(error) if error.is(Reason::NoNode) => {}
             Err(error) => return Err(error.into()),
         }

@@ -5,6 +5,8 @@ use std::time::Duration;
 use quorate_client::{Outcome, Reason};
 
 use crate::directory::Kind;
+use crate::lease::StopReason;
+use crate::timing::TimingError;
 
 /// Why a recipe failed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -39,6 +41,41 @@ pub enum Error {
         /// How long that was.
         waited: Duration,
     },
+    /// It is held by another. Nothing is left behind.
+    #[error("{path} is held by {holder:?}")]
+    WouldBlock {
+        /// The recipe's directory.
+        path: String,
+        /// What the holder calls itself; empty if it does not say.
+        holder: String,
+    },
+    /// It was not obtained in time. Nothing is left behind.
+    #[error("{path} was not obtained within {waited:?}; {holder:?} holds it")]
+    HeldByAnother {
+        /// The recipe's directory.
+        path: String,
+        /// What the holder calls itself; empty if it does not say, or nobody can be asked.
+        holder: String,
+        /// How long that was.
+        waited: Duration,
+    },
+    /// The znode that stands for us in the line was deleted by somebody else.
+    #[error("somebody has deleted our place in the line at {path}")]
+    Displaced {
+        /// The recipe's directory.
+        path: String,
+    },
+    /// The work was dropped before it had ended, because what guarded it was lost.
+    #[error("{path} was lost, and the work with it: {reason}")]
+    Lost {
+        /// The recipe's directory.
+        path: String,
+        /// Why.
+        reason: StopReason,
+    },
+    /// Timings that cannot be kept.
+    #[error(transparent)]
+    Timing(#[from] TimingError),
     /// Others changed the znode each time before this one could. Nothing was done; try again later.
     #[error("{path} was changed by others at each of {attempts} attempts")]
     Contended {

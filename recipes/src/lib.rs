@@ -2,8 +2,30 @@
 
 #![warn(missing_docs)]
 
+mod acquire;
+mod contenders;
 mod directory;
 mod error;
+mod grant;
+mod guard;
+mod lease;
+mod metrics;
+mod mutex;
+mod naming;
+mod options;
+mod record;
+mod revocation;
+mod timing;
+mod view;
 
+pub use acquire::Acquire;
 pub use directory::Kind;
 pub use error::Error;
+pub use guard::Guard;
+pub use lease::{FencingToken, HeldBy, Lease, StopReason};
+pub use metrics::Metrics;
+pub use mutex::Mutex;
+pub use naming::Naming;
+pub use options::{OnSessionLoss, Overrun};
+pub use timing::{Timing, TimingError};
+pub use view::{Contender, Holder};

@@ -5,21 +5,24 @@
 
 mod contender;
 mod go;
+mod locks;
+mod ours;
 mod program;
 mod referee;
 mod table;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use quorate_client::Client;
+use quorate_client::{Client, ClientBuilder};
 use quorate_tests::java::Classes;
 use quorate_tests::skip::{Need, available};
 use tempfile::TempDir;
 
 use self::contender::{Contender, STEP_LIMIT};
 use self::go::GoLock;
+use self::ours::Lock;
 use self::program::Program;
 use crate::Scene;
 
@@ -38,7 +41,7 @@ const NEEDS: &[Need] = &[Need::Jars(JARS), Need::JavaCompiler, Need::Kazoo("2.11
 /// Of sessions that are not meant to expire.
 const SESSION_MS: u32 = 30_000;
 /// The pause between two looks at what gives no notice: a server's list of watches.
-const POLL: std::time::Duration = std::time::Duration::from_millis(10);
+const POLL: Duration = Duration::from_millis(10);
 
 fn all_there(test: &str) -> bool {
     available(test, NEEDS)
@@ -83,6 +86,19 @@ impl Stage {
     }
 
     fn open_with(&mut self, recipe: &str, path: &str, session_ms: u32) -> Contender {
+        let timeout = Duration::from_millis(session_ms.into());
+        let builder = self.scene.builder().session_timeout(timeout);
+        self.open_by(builder, recipe, path, session_ms)
+    }
+
+    /// One of this process by a client of its own; the programs have theirs.
+    fn open_by(
+        &mut self,
+        builder: ClientBuilder,
+        recipe: &str,
+        path: &str,
+        session_ms: u32,
+    ) -> Contender {
         self.opened += 1;
         let name = format!("{}-{}", recipe.replace(':', "-"), self.opened);
         let folder = self.referees(path);
@@ -97,9 +113,15 @@ impl Stage {
                 .python
                 .open(&name, recipe, path, (&folder, &role), session_ms),
             "go" => {
-                let (builder, path) = (self.scene.builder(), path.to_owned());
+                let path = path.to_owned();
                 contender::task(&name, &folder, &role, async move {
                     GoLock::new(builder.connect().await.unwrap(), &path)
+                })
+            }
+            "quorate" => {
+                let (recipe, path) = (recipe.to_owned(), path.to_owned());
+                contender::task(&name, &folder, &role, async move {
+                    Lock::new(builder.connect().await.unwrap(), &recipe, &path)
                 })
             }
             _ => panic!("there is no recipe {recipe}"),

@@ -40,8 +40,6 @@ pub(crate) struct Terms {
     pub(crate) allow_read_only: bool,
     /// What servers take in one frame.
     pub(crate) frame_bytes_max: usize,
-    /// Whether the lease has to be kept against servers whose pings prove nothing.
-    pub(crate) keep_lease: bool,
 }
 
 /// A session that a server has granted.
@@ -415,7 +413,7 @@ impl Core {
     }
 
     fn pings_per_timeout(&self) -> u32 {
-        if self.terms.keep_lease { 6 } else { 3 }
+        if self.line.is_lease_kept() { 6 } else { 3 }
     }
 
     /// Does what time asks for.
@@ -448,7 +446,7 @@ impl Core {
             // It has no field that could be too long.
             write_ping(out).ok();
             self.lease.sent(sent);
-            if self.terms.keep_lease && !self.up.as_ref().is_some_and(|up| up.proves_pings) {
+            if self.line.is_lease_kept() && !self.up.as_ref().is_some_and(|up| up.proves_pings) {
                 self.heartbeat();
             }
         }

@@ -14,8 +14,10 @@
 //! must not make a lease longer.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use parking_lot::Mutex;
+use quorate_protocol::SessionId;
 
 /// Requests remembered until a proof covers them. More are not needed: heartbeats are a sixth of a
 /// timeout apart, and only one that is a quarter older than a proof counts.
@@ -36,7 +38,12 @@ impl LeaseInstant {
 
     /// How long until then; zero once it is past.
     pub fn remaining(self) -> Duration {
-        self.0.saturating_sub(Self::now().0)
+        self.since(Self::now())
+    }
+
+    /// How long it is from `earlier` until then; zero if that comes later.
+    pub fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
     }
 
     /// A moment later.
@@ -50,31 +57,20 @@ impl LeaseInstant {
     pub fn before(self, span: Duration) -> Self {
         Self(self.0.saturating_sub(span))
     }
-
-    fn from_nanos(nanos: u64) -> Self {
-        Self(Duration::from_nanos(nanos))
-    }
-
-    fn as_nanos(self) -> u64 {
-        u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX)
-    }
 }
 
-/// What the session's task tells everybody else. 0 stands for "no lease".
+/// What the session's task tells everybody else. The session is in it: whoever holds something in
+/// one session must not take the lease of the next for its own.
 #[derive(Debug, Default)]
-pub(crate) struct LeaseCell(AtomicU64);
+pub(crate) struct LeaseCell(Mutex<Option<(SessionId, LeaseInstant)>>);
 
 impl LeaseCell {
-    pub(crate) fn deadline(&self) -> Option<LeaseInstant> {
-        match self.0.load(Ordering::Acquire) {
-            0 => None,
-            nanos => Some(LeaseInstant::from_nanos(nanos)),
-        }
+    pub(crate) fn get(&self) -> Option<(SessionId, LeaseInstant)> {
+        *self.0.lock()
     }
 
-    pub(crate) fn set(&self, deadline: Option<LeaseInstant>) {
-        let nanos = deadline.map_or(0, LeaseInstant::as_nanos);
-        self.0.store(nanos, Ordering::Release);
+    pub(crate) fn set(&self, lease: Option<(SessionId, LeaseInstant)>) {
+        *self.0.lock() = lease;
     }
 }
 

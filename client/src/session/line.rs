@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -157,6 +158,8 @@ pub(crate) struct Line {
     state: Mutex<State>,
     /// There is work.
     work: Notify,
+    /// How many want the lease kept as far ahead as can be.
+    lease_keepers: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -184,7 +187,23 @@ impl Line {
             limits,
             state: Mutex::default(),
             work: Notify::new(),
+            lease_keepers: AtomicUsize::new(0),
         }
+    }
+
+    /// See [`crate::Client::keep_lease`]. The task is woken: its next heartbeat is due earlier.
+    pub(crate) fn keep_lease(&self) {
+        self.lease_keepers.fetch_add(1, Ordering::Relaxed);
+        self.work.notify_one();
+    }
+
+    /// Undoes one [`Line::keep_lease`].
+    pub(crate) fn let_lease_go(&self) {
+        self.lease_keepers.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_lease_kept(&self) -> bool {
+        self.lease_keepers.load(Ordering::Relaxed) > 0
     }
 
     /// Gives a call its place. `Some` while it is parked: it must be handed to [`Line::forget`] if

@@ -198,7 +198,9 @@ impl Task {
     }
 
     fn publish_lease(&self) {
-        self.shared.lease.set(self.core.lease.deadline());
+        let session = self.core.session().map(|session| session.id);
+        let deadline = self.core.lease.deadline();
+        self.shared.lease.set(session.zip(deadline));
         let last_zxid = self.core.last_zxid();
         let order = std::sync::atomic::Ordering::Relaxed;
         self.shared.last_zxid.store(last_zxid.0, order);

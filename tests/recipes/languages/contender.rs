@@ -105,8 +105,8 @@ impl Contender {
 pub(super) trait Recipe: Send + 'static {
     fn enter(&mut self) -> impl Future<Output = Result<(), String>> + Send;
     fn leave(&mut self) -> impl Future<Output = Result<(), String>> + Send;
-    /// Resolves when it is no longer inside although it has not left. Cancel safe.
-    fn lost(&mut self) -> impl Future<Output = String> + Send {
+    /// Resolves when it has to leave before it wants to. Cancel safe.
+    fn stopped(&mut self) -> impl Future<Output = String> + Send {
         std::future::pending()
     }
     fn close(self) -> impl Future<Output = ()> + Send;
@@ -128,10 +128,10 @@ pub(super) async fn obey(
     loop {
         let command = tokio::select! {
             command = commands.recv() => command,
-            why = recipe.lost(), if inside => {
+            why = recipe.stopped(), if inside => {
                 referee.leave();
                 inside = false;
-                answer(Ok(format!("lost {why}")));
+                answer(Ok(format!("stopped {why}")));
                 continue;
             }
         };

@@ -33,7 +33,6 @@ impl Bench {
             timeout: TIMEOUT,
             allow_read_only: false,
             frame_bytes_max: 1 << 20,
-            keep_lease: false,
         };
         let core = Core::new(terms, Arc::clone(&line), None, Zxid::ZERO, Vec::new());
         Self {
@@ -303,6 +302,17 @@ fn an_answer_to_a_ping_moves_the_lease_only_where_it_proves_something() {
             Err(Broken::Protocol(_))
         ));
     }
+}
+
+#[test]
+fn while_somebody_keeps_the_lease_heartbeats_are_due_twice_as_often() {
+    let bench = Bench::connected();
+    let plain = bench.core.next_tick(bench.now) - bench.now;
+    bench.line.keep_lease();
+    let kept = bench.core.next_tick(bench.now) - bench.now;
+    assert_eq!((plain, kept), (TIMEOUT / 3, TIMEOUT / 6));
+    bench.line.let_lease_go();
+    assert_eq!(bench.core.next_tick(bench.now) - bench.now, plain);
 }
 
 #[test]

@@ -1,0 +1,204 @@
+//! Grants: the one write that makes the first in line the holder, and the one that gives it back.
+//!
+//! A grant is `multi[ check(my znode), setData(directory, record) ]`, and its zxid is the fencing token:
+//! it grows with every grant whatever the order in which the contenders' znodes were created. A
+//! zombie cannot write one: once its session is over its znode is gone, and the check fails.
+
+use std::time::Duration;
+
+use quorate_client::{Committed, Outcome, Reason, Stat};
+
+use crate::contenders::{Contenders, Place};
+use crate::directory::refuse_strangers;
+use crate::lease::FencingToken;
+use crate::record::{Record, wall_time};
+use crate::{Error, StopReason};
+
+/// How often the record may change under a write before it is given up. Only holders and operators
+/// write it.
+const ATTEMPTS_MAX: u32 = 64;
+/// The pause after a failure that may pass.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A record as it was read or written.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub(crate) record: Record,
+    pub(crate) stat: Stat,
+}
+
+impl Seen {
+    pub(crate) fn token(&self) -> FencingToken {
+        FencingToken(self.record.token(self.stat.mzxid.0))
+    }
+}
+
+/// Where in a transaction the check of the znode and the write of the record are.
+const CHECK: usize = 0;
+const SET: usize = 1;
+
+impl Contenders {
+    /// Reads the directory's record. `None` if there is no directory.
+    pub(crate) async fn read_record(&self) -> Result<Option<Seen>, Error> {
+        match self.client.get(&self.path).await {
+            Ok((data, stat)) => {
+                refuse_strangers(&self.path, &data, self.kind)?;
+                let record = Record::parse(self.kind, &data);
+                Ok(Some(Seen { record, stat }))
+            }
+            Err(error) if error.is(Reason::NoNode) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Records that `place` holds it now.
+    ///
+    /// Cancel safe: the place, if it is dropped, takes the znode away, and with it what was granted.
+    pub(crate) async fn grant(
+        &self,
+        place: &Place,
+        identity: &str,
+        lease_duration: Duration,
+    ) -> Result<Seen, Error> {
+        let node = place.name();
+        let now = wall_time();
+        let granted = |record: &Record| record.node == node && !record.released;
+        self.write_record(place.path(), granted, |record| {
+            if record.holder_identity != identity {
+                record.leader_transitions += 1;
+            }
+            identity.clone_into(&mut record.holder_identity);
+            record.lease_duration_seconds = Some(rounded_up(lease_duration));
+            record.acquire_time = Some(now.clone());
+            record.renew_time = Some(now.clone());
+            node.clone_into(&mut record.node);
+            record.token = None;
+            record.value = None;
+            record.handing_over_to = None;
+            record.released = false;
+            record.reason = None;
+        })
+        .await
+    }
+
+    /// Changes the record for as long as the znode `node` exists. If the outcome of a write is lost
+    /// with the connection, `is_done` says whether the record shows it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Displaced`]: the znode does not exist. [`Error::Contended`].
+    pub(crate) async fn write_record(
+        &self,
+        node: &str,
+        is_done: impl Fn(&Record) -> bool,
+        change: impl Fn(&mut Record),
+    ) -> Result<Seen, Error> {
+        let mut may_be_done = false;
+        for _ in 0..ATTEMPTS_MAX {
+            let Some(mut seen) = self.read_record().await? else {
+                return Err(self.displaced());
+            };
+            if may_be_done && is_done(&seen.record) {
+                return Ok(seen);
+            }
+            if seen.record.is_taken() {
+                // What is written now hides the zxid that was the token.
+                seen.record.token = Some(seen.token().get());
+            }
+            change(&mut seen.record);
+            let transaction = self.client.transaction().check(node);
+            let transaction = transaction.set(&self.path, seen.record.to_bytes());
+            match transaction.if_version(seen.stat.version).await {
+                Ok(committed) => {
+                    seen.stat = set_stat(&committed).unwrap_or(seen.stat);
+                    return Ok(seen);
+                }
+                Err(error)
+                    if error.target().index() == Some(SET) && error.is(Reason::BadVersion) => {}
+                Err(error) if error.is(Reason::NoNode) => return Err(self.displaced()),
+                // It may have been applied, or may still be: the version tells one from the other, as
+                // of two writes at one version only one is.
+                Err(error) if error.outcome() == Outcome::Unknown && error.is_retryable() => {
+                    may_be_done = true;
+                }
+                Err(error) if error.is_retryable() && error.reason().is_none() => {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Error::Contended {
+            path: self.path.clone(),
+            attempts: ATTEMPTS_MAX,
+        })
+    }
+
+    /// Gives back what the znode `node` held: the record says so, and the znode is gone, in one step.
+    /// Goes on until that is so or the session is over.
+    ///
+    /// # Errors
+    ///
+    /// The ACL does not allow it: the znode stays for as long as the session lives.
+    pub(crate) async fn release(&self, node: &str, reason: &StopReason) -> Result<(), Error> {
+        let name = node.rsplit('/').next().unwrap_or_default();
+        for _ in 0..ATTEMPTS_MAX {
+            let seen = match self.read_record().await {
+                Ok(Some(seen)) if seen.record.node == name => seen,
+                // Somebody else's, or nobody's: there is nothing to say in it.
+                Ok(_) => break,
+                Err(error) if is_over(&error) => return Ok(()),
+                Err(error) if is_passing(&error) => {
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+                Err(_) => break,
+            };
+            let mut record = seen.record.clone();
+            record.token = Some(seen.token().get());
+            record.released = true;
+            record.handing_over_to = None;
+            record.renew_time = Some(wall_time());
+            record.reason = Some(reason.to_string());
+            let transaction = self.client.transaction().delete(node);
+            let transaction = transaction.set(&self.path, record.to_bytes());
+            match transaction.if_version(seen.stat.version).await {
+                Ok(_) => return Ok(()),
+                Err(error) if error.target().index() == Some(CHECK) && error.is(Reason::NoNode) => {
+                    return Ok(());
+                }
+                Err(error) if error.is(Reason::BadVersion) => {}
+                Err(error) => {
+                    let error = error.into();
+                    if is_over(&error) {
+                        return Ok(());
+                    }
+                    if !is_passing(&error) {
+                        break;
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+        match self.client.delete(node).guaranteed().await {
+            Ok(()) => Ok(()),
+            Err(error) if error.needs_new_session() => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn set_stat(committed: &Committed) -> Option<Stat> {
+    committed.set(SET).copied()
+}
+
+fn is_over(error: &Error) -> bool {
+    matches!(error, Error::Client(error) if error.needs_new_session())
+}
+
+fn is_passing(error: &Error) -> bool {
+    matches!(error, Error::Client(error) if error.is_retryable())
+}
+
+fn rounded_up(span: Duration) -> u64 {
+    span.as_secs() + u64::from(span.subsec_nanos() > 0)
+}

@@ -1,0 +1,449 @@
+//! A grant that somebody holds, and the task that watches over it.
+//!
+//! The task looks at the lease clock, the session and the holder's znode, tells the work what they
+//! show, and in the end gives back what was held: after the work and all that it has spawned have
+//! ended, and not before.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use quorate_client::operation::{Get, Watched};
+use quorate_client::{EventType, Reason, SessionState, Transaction};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use crate::contenders::{Contenders, Place};
+use crate::lease::{FencingToken, Granted, Lease, StopReason};
+use crate::options::{Options, Overrun};
+use crate::timing::Phase;
+use crate::{Error, revocation};
+
+/// Something that is held: a lock, a permit. Dropping it gives it back, in the background;
+/// [`Guard::release`] does the same and waits for it.
+#[must_use = "it is given back at once otherwise"]
+pub struct Guard {
+    lease: Lease,
+    orders: mpsc::UnboundedSender<Order>,
+    /// The znode stays for as long as this does: whoever holds the guard may still be at work.
+    at_work: Option<TaskTrackerToken>,
+}
+
+/// What a holder asks of the task. At most two are ever sent.
+enum Order {
+    /// Give it back, and say when that is done.
+    Release {
+        reason: StopReason,
+        done: Option<oneshot::Sender<Result<(), Error>>>,
+    },
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Guard").field(&self.lease).finish()
+    }
+}
+
+impl AsRef<Lease> for Guard {
+    fn as_ref(&self) -> &Lease {
+        &self.lease
+    }
+}
+
+impl Guard {
+    /// Begins to watch over what was granted.
+    pub(crate) fn new(
+        options: &Options,
+        place: Place,
+        token: FencingToken,
+        schedule: crate::timing::Schedule,
+        waited: Duration,
+    ) -> Result<Self, Error> {
+        let client = options.client();
+        // Read before the session: of a session that is over there is none.
+        let Some(end) = client.lease_of(place.session) else {
+            return Err(Error::Lost {
+                path: options.line.path.clone(),
+                reason: StopReason::SessionOver,
+            });
+        };
+        let lease = Lease::new(Granted {
+            client: client.clone(),
+            path: options.line.path.clone(),
+            node: place.path().to_owned(),
+            identity: options.identity(),
+            session: place.session,
+            token,
+            schedule,
+            end,
+        });
+        if let Some(metrics) = &options.metrics {
+            metrics.on_granted(&options.line.path, waited);
+        }
+        let (orders, asked) = mpsc::unbounded_channel();
+        let watch = Watch {
+            lease: lease.clone(),
+            line: options.line.clone(),
+            options: options.clone(),
+            since: Instant::now(),
+        };
+        // From here on it is the task that gives the place up.
+        place.keep();
+        tokio::spawn(watch.run(asked));
+        let at_work = Some(lease.at_work());
+        Ok(Self {
+            lease,
+            orders,
+            at_work,
+        })
+    }
+
+    /// Its view for the work that it guards.
+    pub fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    /// Greater than that of every grant before. See [`Lease::token`].
+    pub fn token(&self) -> FencingToken {
+        self.lease.token()
+    }
+
+    /// See [`Lease::is_held`].
+    pub fn is_held(&self) -> bool {
+        self.lease.is_held()
+    }
+
+    /// Waits until the work has to stop, and says why. Cancel safe.
+    pub async fn stopping(&self) -> StopReason {
+        self.lease.stopping().await
+    }
+
+    /// Waits until it is held no more, and says why. Cancel safe.
+    pub async fn lost(&self) -> StopReason {
+        self.lease.lost().await
+    }
+
+    /// Begins a transaction that is applied only while this is held. See [`Lease::transaction`].
+    pub fn transaction(&self) -> Transaction {
+        self.lease.transaction()
+    }
+
+    /// Gives it back, and waits until others can have it: what was spawned has ended, the znode is
+    /// gone. Cancel safe: it goes on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Lost`]: it had been lost before. Those of a server that refuses to delete the znode:
+    /// it then goes with the session.
+    pub async fn release(self) -> Result<(), Error> {
+        self.give_back(StopReason::Released).await
+    }
+
+    pub(crate) async fn give_back(mut self, reason: StopReason) -> Result<(), Error> {
+        let (done, is_done) = oneshot::channel();
+        let done = Some(done);
+        self.orders.send(Order::Release { reason, done }).ok();
+        // After the order: the task looks for one when nobody is at work any more.
+        self.at_work = None;
+        let ended = is_done.await;
+        // The task is gone only if the runtime is.
+        ended.unwrap_or(Ok(()))
+    }
+
+    /// Runs `work` while this is held, then gives it back. The work is told to stop by the lease, and
+    /// dropped where it does not.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Lost`]: the work was dropped.
+    pub async fn run<F, W, T>(self, work: F) -> Result<T, Error>
+    where
+        F: FnOnce(Lease) -> W,
+        W: Future<Output = T>,
+    {
+        let lease = self.lease.clone();
+        let done = lease.while_held(work(lease.clone())).await;
+        match done {
+            Some(done) => {
+                // The work is done, whatever becomes of the znode.
+                if let Err(error) = self.give_back(StopReason::Released).await {
+                    tracing::warn!(path = lease.path(), %error, "not given back in order");
+                }
+                Ok(done)
+            }
+            None => {
+                let reason = lease.lost().await;
+                drop(self);
+                lease.work_has_ended().await;
+                Err(Error::Lost {
+                    path: lease.path().to_owned(),
+                    reason,
+                })
+            }
+        }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // Not heard if it was given back already.
+        let reason = StopReason::Released;
+        let order = Order::Release { reason, done: None };
+        self.orders.send(order).ok();
+    }
+}
+
+/// See the module.
+struct Watch {
+    lease: Lease,
+    line: Contenders,
+    options: Options,
+    since: Instant,
+}
+
+/// What a look at the holder's znode shows.
+enum Look {
+    /// It is ours. The watch tells of the next change.
+    Ours(quorate_client::watch::Watcher),
+    Stop(StopReason),
+    End(StopReason),
+    /// Nothing: there is no connection.
+    Nothing,
+}
+
+impl Watch {
+    async fn run(self, mut orders: mpsc::UnboundedReceiver<Order>) {
+        let watchdog = Watchdog::start(&self.lease, self.options.overrun);
+        let order = tokio::select! {
+            biased;
+            order = orders.recv() => order,
+            () = self.watch() => None,
+        };
+        let lease = &self.lease;
+        let (reason, mut done) = match order {
+            Some(Order::Release { reason, done }) => (reason, done),
+            // It is lost; whoever holds the guard may not know yet.
+            None => (lease.stop_reason().unwrap_or(StopReason::SessionOver), None),
+        };
+        lease.stop(reason.clone());
+        self.tell_stopping(&reason);
+        // What is still at work is told to stop, and gets its time: the session is still watched.
+        if lease.is_held() && lease.is_at_work() {
+            tokio::select! {
+                () = lease.work_has_ended() => {}
+                () = self.watch() => {}
+            }
+        }
+        lease.end_it(reason.clone());
+        lease.work_has_ended().await;
+        drop(watchdog);
+        if let Ok(Order::Release { done: asked, .. }) = orders.try_recv() {
+            done = done.or(asked);
+        }
+        let ended = lease.lost().await;
+        if let Some(metrics) = &self.options.metrics {
+            metrics.on_ended(lease.path(), &ended, self.since.elapsed());
+        }
+        if ended.is_loss() {
+            if let Some(done) = done {
+                done.send(Err(self.lost(ended.clone()))).ok();
+            }
+            // The session may live on after all; then nobody should have to wait for its end.
+            if ended == StopReason::SessionOver {
+                self.line.release(lease.node(), &ended).await.ok();
+            }
+            return;
+        }
+        let released = self.line.release(lease.node(), &reason).await;
+        if let Err(error) = &released {
+            tracing::warn!(path = lease.path(), %error, "the znode cannot be deleted");
+        }
+        if let Some(done) = done {
+            done.send(released).ok();
+        }
+    }
+
+    fn lost(&self, reason: StopReason) -> Error {
+        Error::Lost {
+            path: self.lease.path().to_owned(),
+            reason,
+        }
+    }
+
+    fn tell_stopping(&self, reason: &StopReason) {
+        if let Some(metrics) = &self.options.metrics {
+            metrics.on_stopping(self.lease.path(), reason);
+        }
+    }
+
+    /// Returns when it is held no more.
+    async fn watch(&self) {
+        let lease = &self.lease;
+        let schedule = *lease.schedule();
+        let mut states = lease.client().states();
+        let mut watcher = None;
+        let mut next_look = Instant::now();
+        let mut was_told = lease.stop_reason().is_some();
+        loop {
+            if lease.is_over() {
+                return;
+            }
+            let phase = lease.look();
+            if let (Some(reason), false) = (lease.stop_reason(), was_told) {
+                was_told = true;
+                tracing::info!(path = lease.path(), %reason, "told to stop");
+                self.tell_stopping(&reason);
+            }
+            let left = match phase {
+                Phase::Held { left } | Phase::Stopping { left } => left,
+                Phase::Over => return,
+            };
+            if next_look <= Instant::now() {
+                next_look = Instant::now() + schedule.retry_period;
+                match self.look(watcher.is_none()).await {
+                    Look::Ours(armed) => watcher = Some(armed),
+                    Look::Stop(reason) => {
+                        if reason == StopReason::NoAccess {
+                            lease.freeze();
+                        }
+                        watcher = None;
+                        lease.stop(reason);
+                        continue;
+                    }
+                    Look::End(reason) => {
+                        lease.end_it(reason);
+                        return;
+                    }
+                    Look::Nothing => {}
+                }
+            }
+            // The timers of the runtime stand still while the machine sleeps, the lease clock does
+            // not; so never for long.
+            let nap = left.min(schedule.session_timeout / 24);
+            let event = async {
+                match watcher.as_mut() {
+                    Some(watcher) => watcher.await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(nap) => {}
+                state = states.next() => match state {
+                    Some(SessionState::Expired | SessionState::Closed | SessionState::AuthFailed) | None => {
+                        lease.end_it(StopReason::SessionOver);
+                        return;
+                    }
+                    Some(SessionState::Reconnected { .. }) => next_look = Instant::now(),
+                    Some(_) => {}
+                },
+                event = event => {
+                    watcher = None;
+                    match event {
+                        Ok(event) if event.kind == EventType::NodeDeleted => {
+                            lease.end_it(StopReason::NodeDeleted);
+                            return;
+                        }
+                        _ => next_look = Instant::now(),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads the holder's znode: whether it is there and ours, and whether somebody asks for what we
+    /// hold.
+    async fn look(&self, watch: bool) -> Look {
+        let lease = &self.lease;
+        let get = lease.client().get(lease.node()).fail_fast();
+        let (read, watcher) = match watch {
+            false => (get.await, None),
+            true => match watched(get).await {
+                Ok((read, watcher)) => (Ok(read), Some(watcher)),
+                Err(error) => (Err(error), None),
+            },
+        };
+        match read {
+            Ok((_, stat)) if stat.ephemeral_owner != lease.session().get() => {
+                Look::End(StopReason::NodeDeleted)
+            }
+            Ok((data, _)) => match revocation::asked(&data) {
+                Some(asked) if lease.stop_reason().is_none() => Look::Stop(asked),
+                _ => watcher.map_or(Look::Nothing, Look::Ours),
+            },
+            Err(error) if error.is(Reason::NoNode) => Look::End(StopReason::NodeDeleted),
+            Err(error) if error.is(Reason::NoAuth) => match lease.stop_reason() {
+                None => Look::Stop(StopReason::NoAccess),
+                Some(_) => Look::Nothing,
+            },
+            Err(_) => Look::Nothing,
+        }
+    }
+}
+
+async fn watched(
+    get: Get,
+) -> Result<
+    (
+        (bytes::Bytes, quorate_client::Stat),
+        quorate_client::watch::Watcher,
+    ),
+    quorate_client::Error,
+> {
+    let watched: Watched<Get> = get.watch();
+    watched.await
+}
+
+/// Aborts the process if the work still runs when the session may end. A thread of its own, as work
+/// that does not await holds up the runtime.
+struct Watchdog {
+    ended: CancellationToken,
+    told: std::sync::mpsc::Sender<()>,
+}
+
+impl Watchdog {
+    fn start(lease: &Lease, overrun: Overrun) -> Option<Self> {
+        if overrun == Overrun::Tolerate {
+            return None;
+        }
+        let (told, asked) = std::sync::mpsc::channel();
+        let ended = CancellationToken::new();
+        let lease = lease.clone();
+        let is_ended = ended.clone();
+        let watch = move || {
+            loop {
+                // Half of the margin is left to those who end in order.
+                let left = lease
+                    .deadline()
+                    .after(lease.schedule().margin / 2)
+                    .remaining();
+                if left.is_zero() && !is_ended.is_cancelled() {
+                    tracing::error!(
+                        path = lease.path(),
+                        "the work goes on after the lease: abort"
+                    );
+                    std::process::abort();
+                }
+                let nap = left.min(lease.schedule().session_timeout / 24);
+                match asked.recv_timeout(nap) {
+                    Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
+                    _ => return,
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("lease-watchdog".to_owned());
+        match thread.spawn(watch) {
+            Ok(_) => Some(Self { ended, told }),
+            Err(error) => {
+                tracing::error!(%error, "no thread to watch over the work");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        self.ended.cancel();
+        self.told.send(()).ok();
+    }
+}

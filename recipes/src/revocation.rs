@@ -1,0 +1,84 @@
+//! Asking a holder to give back what it holds.
+//!
+//! As Curator does it: the data of the holder's znode becomes `__REVOKE__`. With us a reason may
+//! follow, after a space. What else may be asked of a leader: to hand over, and to whom.
+
+use crate::lease::StopReason;
+
+const REVOKE: &str = "__REVOKE__";
+const TRANSFER: &str = "__TRANSFER__";
+
+/// What a holder's data asks it to do, if anything.
+pub(crate) fn asked(data: &[u8]) -> Option<StopReason> {
+    let text = std::str::from_utf8(data).ok()?;
+    if let Some(reason) = after(text, REVOKE) {
+        let reason = reason.to_owned();
+        return Some(StopReason::Revoked { reason });
+    }
+    let to = after(text, TRANSFER)?.to_owned();
+    (!to.is_empty()).then_some(StopReason::Transferred { to })
+}
+
+fn after<'a>(text: &'a str, what: &str) -> Option<&'a str> {
+    let rest = text.strip_prefix(what)?;
+    match rest.strip_prefix(' ') {
+        Some(rest) => Some(rest),
+        None => rest.is_empty().then_some(""),
+    }
+}
+
+/// The data that asks a holder to give back. A holder of Curator's understands it only without a
+/// reason.
+pub(crate) fn revoke(holder: &str, reason: &str) -> String {
+    match is_curators(holder) || reason.is_empty() {
+        true => REVOKE.to_owned(),
+        false => format!("{REVOKE} {reason}"),
+    }
+}
+
+/// The data that asks a leader to hand over to a candidate.
+pub(crate) fn transfer(to: &str) -> String {
+    format!("{TRANSFER} {to}")
+}
+
+/// Whether a contender's name was given by Curator: its mark is a UUID with hyphens, ours has none.
+fn is_curators(name: &str) -> bool {
+    let mark = name.strip_prefix("_c_").and_then(|rest| rest.get(..36));
+    mark.is_some_and(|mark| mark.bytes().filter(|byte| *byte == b'-').count() == 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_told_to_those_who_understand_it() {
+        let ours = "_c_00112233445566778899aabbccddeeff-lock-0000000007";
+        let reason = "the disk is full".to_owned();
+        let data = revoke(ours, &reason);
+        assert_eq!(asked(data.as_bytes()), Some(StopReason::Revoked { reason }));
+        let curators = "_c_0b9a3c55-7c4b-4e0e-8c8a-111111111111-lock-0000000007";
+        assert_eq!(revoke(curators, "the disk is full"), "__REVOKE__");
+        let no_reason = StopReason::Revoked {
+            reason: String::new(),
+        };
+        assert_eq!(asked(b"__REVOKE__"), Some(no_reason));
+    }
+
+    #[test]
+    fn an_identity_asks_for_nothing() {
+        for data in [
+            &b""[..],
+            b"pod-7",
+            b"__REVOKE__D",
+            b"__TRANSFER__",
+            b"\xff",
+            b"10.0.0.7",
+        ] {
+            assert_eq!(asked(data), None);
+        }
+        let to = "pod-8".to_owned();
+        let data = transfer(&to);
+        assert_eq!(asked(data.as_bytes()), Some(StopReason::Transferred { to }));
+    }
+}
