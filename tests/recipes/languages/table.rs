@@ -30,6 +30,32 @@ struct Pair {
     outcome: &'static str,
 }
 
+/// Libraries among themselves, which shows that the programs contend as they should. Those of one
+/// line share a path.
+const ALONE: [&[&str]; 8] = [
+    &[
+        "curator-read",
+        "curator-write",
+        "curator-read",
+        "curator-write",
+    ],
+    &[
+        "curator-semaphore:2",
+        "curator-semaphore:2",
+        "curator-semaphore:2",
+    ],
+    &["curator-latch", "curator-latch"],
+    &["curator-selector", "curator-selector"],
+    &["kazoo-read", "kazoo-write", "kazoo-read", "kazoo-write"],
+    &[
+        "kazoo-semaphore:2",
+        "kazoo-semaphore:2",
+        "kazoo-semaphore:2",
+    ],
+    &["kazoo-election", "kazoo-election"],
+    &["zookeeper-election", "zookeeper-election"],
+];
+
 #[test]
 fn locks_of_different_libraries_exclude_each_other_where_the_documentation_says_so() {
     let test = "locks_of_different_libraries_exclude_each_other_where_the_documentation_says_so";
@@ -86,5 +112,37 @@ fn locks_of_different_libraries_exclude_each_other_where_the_documentation_says_
             pair.second.expect("entered");
             pair.second.must("release", "left");
         }
+
+        half_of_the_advice_for_kazoo_is_worse_than_none(&mut stage).await;
+        libraries_among_themselves(&mut stage).await;
     });
+}
+
+/// With Curator's name for its nodes, but without that name among those that exclude it, kazoo's lock
+/// finds nobody to wait for.
+async fn half_of_the_advice_for_kazoo_is_worse_than_none(stage: &mut Stage) {
+    let path = "/renamed";
+    let mut first = stage.open("kazoo-lock-renamed", path);
+    let mut second = stage.open("kazoo-lock-renamed", path);
+    first.must("acquire", "entered");
+    second.must("acquire", &format!("violation alone.{}", first.name));
+}
+
+async fn libraries_among_themselves(stage: &mut Stage) {
+    let mut all = Vec::new();
+    for (number, recipes) in ALONE.iter().enumerate() {
+        let path = format!("/alone/{number}");
+        if recipes[0].starts_with("zookeeper-") {
+            stage.client.ensure_path(&path).await.unwrap();
+        }
+        for recipe in *recipes {
+            all.push(stage.open(recipe, &path));
+        }
+    }
+    for contender in &all {
+        contender.command("rounds 5");
+    }
+    for contender in &mut all {
+        contender.expect("done 5");
+    }
 }

@@ -30,6 +30,12 @@ class CuratorLock(Lock):
     _EXCLUDE_NAMES = ["-lock-"]
 
 
+class RenamedLock(Lock):
+    """As CuratorLock without its second line: it sees no contender at all, not even its own kind."""
+
+    _NODE_NAME = "-lock-"
+
+
 class Entered:
     """Something that one enters and leaves, by `acquire` and `release`."""
 
@@ -74,6 +80,8 @@ def recipe(kind, client, path, name):
         return Entered(client.Lock(path, name, extra_lock_patterns=["-lock-"]))
     if kind == "kazoo-lock-curator":
         return Entered(CuratorLock(client, path, name))
+    if kind == "kazoo-lock-renamed":
+        return Entered(RenamedLock(client, path, name))
     if kind == "kazoo-read":
         return Entered(client.ReadLock(path, name))
     if kind == "kazoo-write":
