@@ -65,6 +65,17 @@ pub enum Error {
         /// The recipe's directory.
         path: String,
     },
+    /// Nobody of that name stands for election, or it cannot be made to lead: it uses another library,
+    /// or does not answer. The leader goes on.
+    #[error("{candidate:?} does not take over at {path}: {why}")]
+    NoSuccessor {
+        /// The election.
+        path: String,
+        /// The identity that was to lead.
+        candidate: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// The work was dropped before it had ended, because what guarded it was lost.
     #[error("{path} was lost, and the work with it: {reason}")]
     Lost {

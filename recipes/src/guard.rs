@@ -71,7 +71,7 @@ impl Guard {
             client: client.clone(),
             path: options.line.path.clone(),
             node: place.path().to_owned(),
-            identity: options.identity(),
+            identity: place.identity.clone(),
             session: place.session,
             token,
             schedule,
@@ -366,7 +366,7 @@ impl Watch {
             Ok((_, stat)) if stat.ephemeral_owner != lease.session().get() => {
                 Look::End(StopReason::NodeDeleted)
             }
-            Ok((data, _)) => match revocation::asked(&data) {
+            Ok((data, _)) => match revocation::revoked(&data) {
                 Some(asked) if lease.stop_reason().is_none() => Look::Stop(asked),
                 _ => watcher.map_or(Look::Nothing, Look::Ours),
             },

@@ -5,6 +5,7 @@
 mod acquire;
 mod contenders;
 mod directory;
+pub mod election;
 mod error;
 mod grant;
 mod guard;
@@ -20,6 +21,7 @@ mod view;
 
 pub use acquire::Acquire;
 pub use directory::Kind;
+pub use election::{Election, Leadership, Term};
 pub use error::Error;
 pub use guard::Guard;
 pub use lease::{FencingToken, HeldBy, Lease, StopReason};

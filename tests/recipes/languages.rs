@@ -4,12 +4,13 @@
 //! A referee that knows no server sees whether two are ever inside together.
 
 mod contender;
+mod deaths;
 mod go;
-mod locks;
 mod ours;
 mod program;
 mod referee;
 mod table;
+mod together;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,7 +23,7 @@ use tempfile::TempDir;
 
 use self::contender::{Contender, STEP_LIMIT};
 use self::go::GoLock;
-use self::ours::Lock;
+use self::ours::{Candidate, Lock};
 use self::program::Program;
 use crate::Scene;
 
@@ -70,12 +71,13 @@ impl Stage {
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .arg(sources.join("python/contender.py"));
         let server = scene.connect_string();
+        let folder = tempfile::tempdir().unwrap();
         Self {
-            java: Program::start(java, &server),
-            python: Program::start(python, &server),
+            java: Program::start(java, &server, &folder.path().join("java.log")),
+            python: Program::start(python, &server, &folder.path().join("python.log")),
             client: scene.client().await,
             scene,
-            folder: tempfile::tempdir().unwrap(),
+            folder,
             opened: 0,
         }
     }
@@ -118,10 +120,17 @@ impl Stage {
                     GoLock::new(builder.connect().await.unwrap(), &path)
                 })
             }
-            "quorate" => {
+            "quorate" if recipe.starts_with("quorate-lock:") => {
                 let (recipe, path) = (recipe.to_owned(), path.to_owned());
                 contender::task(&name, &folder, &role, async move {
                     Lock::new(builder.connect().await.unwrap(), &recipe, &path)
+                })
+            }
+            "quorate" => {
+                let (recipe, path, identity) = (recipe.to_owned(), path.to_owned(), name.clone());
+                contender::task(&name, &folder, &role, async move {
+                    let client = builder.connect().await.unwrap();
+                    Candidate::new(client, &recipe, &path, &identity)
                 })
             }
             _ => panic!("there is no recipe {recipe}"),

@@ -5,6 +5,7 @@
 //! leaves one out.
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
+mod elections;
 mod languages;
 mod locks;
 

@@ -1,8 +1,9 @@
 //! A process of another language that holds any number of contenders.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,6 +11,9 @@ use std::thread::{self, JoinHandle};
 
 use super::contender::{Contender, Obey};
 use super::referee::Referee;
+
+/// How much of what it printed is shown when a test fails.
+const LOG_TAIL_BYTES: usize = 8 * 1024;
 
 /// Whom an answer is for.
 type Listeners = Arc<Mutex<BTreeMap<String, Sender<String>>>>;
@@ -20,15 +24,18 @@ pub(super) struct Program {
     input: Arc<Mutex<ChildStdin>>,
     listeners: Listeners,
     reader: Option<JoinHandle<()>>,
+    log: PathBuf,
 }
 
 impl Program {
-    /// Starts it. What it prints as errors is shown with the test's own.
-    pub(super) fn start(mut command: Command, server: &str) -> Self {
+    /// Starts it. What it prints as errors goes to `log`, the end of which is shown if the test fails.
+    pub(super) fn start(mut command: Command, server: &str, log: &Path) -> Self {
+        let errors = File::create(log).unwrap_or_else(|error| panic!("{}: {error}", log.display()));
         let child = command
             .arg(server)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .stderr(errors)
             .spawn();
         let mut child = child.unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let input = child.stdin.take().expect("it was asked for");
@@ -53,6 +60,7 @@ impl Program {
             input: Arc::new(Mutex::new(input)),
             listeners,
             reader: Some(reader),
+            log: log.to_owned(),
         }
     }
 
@@ -102,6 +110,12 @@ impl Program {
 impl Drop for Program {
     fn drop(&mut self) {
         self.kill();
+        if thread::panicking() {
+            let printed = std::fs::read(&self.log).unwrap_or_default();
+            let end = &printed[printed.len().saturating_sub(LOG_TAIL_BYTES)..];
+            let (log, end) = (self.log.display(), String::from_utf8_lossy(end));
+            eprintln!("--- the last lines of {log}:\n{end}");
+        }
     }
 }
 
