@@ -9,6 +9,7 @@ mod go;
 mod ours;
 mod program;
 mod referee;
+mod succession;
 mod table;
 mod together;
 
