@@ -5,9 +5,15 @@
 //! leaves one out.
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
+mod barriers;
 mod elections;
+mod group;
 mod languages;
 mod locks;
+mod numbers;
+mod persistent_node;
+mod queues;
+mod two_phase_commit;
 
 use std::time::Duration;
 
