@@ -8,6 +8,7 @@
 mod barriers;
 mod elections;
 mod group;
+mod languages;
 mod locks;
 mod numbers;
 mod persistent_node;
