@@ -72,24 +72,32 @@ impl Contenders {
 
     /// Reads who holds it: the first in line, with what the record says of it.
     pub(crate) async fn holder(&self) -> Result<Option<Holder>, Error> {
-        let record = self.read_record().await?;
-        let Some(first) = self.view().await?.into_iter().next() else {
-            return Ok(None);
-        };
-        let granted =
-            record.filter(|seen| seen.record.is_taken() && seen.record.node == first.node);
-        Ok(Some(match granted {
-            Some(seen) => Holder {
-                token: Some(seen.token()),
-                identity: seen.record.holder_identity,
-                node: first.node,
-            },
-            None => Holder {
-                token: None,
-                identity: first.identity,
-                node: first.node,
-            },
-        }))
+        for first in in_order(self.read().await?) {
+            let (data, _) = match self.client.get(&self.child(&first.name)).await {
+                Ok(read) => read,
+                // It has gone since: the next one is first.
+                Err(error) if error.is(Reason::NoNode) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let record = self.read_record().await?;
+            let granted = record.filter(|seen| {
+                let record = &seen.record;
+                record.is_taken() && record.node == first.name
+            });
+            return Ok(Some(match granted {
+                Some(seen) => Holder {
+                    token: Some(seen.token()),
+                    identity: seen.record.holder_identity,
+                    node: first.name,
+                },
+                None => Holder {
+                    token: None,
+                    identity: String::from_utf8_lossy(&data).into_owned(),
+                    node: first.name,
+                },
+            }));
+        }
+        Ok(None)
     }
 
     /// Asks whoever is first in line to give back what it holds. `false` if there is nobody.
