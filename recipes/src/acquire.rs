@@ -29,6 +29,8 @@ pub struct Acquire {
     pub(crate) options: Options,
     pub(crate) role: Role,
     pub(crate) patience: Patience,
+    /// What the record says with the grant.
+    pub(crate) value: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +46,7 @@ impl Acquire {
             options: options.clone(),
             role,
             patience: Patience::Endless,
+            value: None,
         }
     }
 
@@ -102,24 +105,24 @@ impl Acquire {
     async fn wait(&self, schedule: Schedule) -> Result<Guard, Error> {
         let (line, since) = (&self.options.line, Instant::now());
         loop {
-            let identity = self.options.identity();
-            let place = line
-                .join(self.options.naming, self.role, identity.as_bytes())
-                .await?;
-            let session = place.session;
-            let held = async {
-                line.wait_for_turn(&place, self.rule()).await?;
-                self.take(place, schedule, since).await
-            };
-            match held.await {
+            let session = line.client.session();
+            match self.attempt(schedule, since).await {
                 Ok(guard) => return Ok(guard),
                 Err(error) => {
                     let policy = self.options.on_session_loss;
-                    tracing::info!(path = %line.path, %error, "the place in the line is lost");
                     after_loss(&line.client, session, policy, error).await?;
+                    tracing::info!(path = %line.path, "the place in the line was lost; again");
                 }
             }
         }
+    }
+
+    async fn attempt(&self, schedule: Schedule, since: Instant) -> Result<Guard, Error> {
+        let (line, identity) = (&self.options.line, self.options.identity());
+        let join = line.join(self.options.naming, self.role, &identity);
+        let mut place = join.await?;
+        line.wait_for_turn(&mut place, self.rule()).await?;
+        self.take(place, schedule, since).await
     }
 
     async fn try_at_once(&self, schedule: Schedule) -> Result<Guard, Error> {
@@ -129,9 +132,7 @@ impl Acquire {
             return Err(self.would_block().await);
         }
         let identity = self.options.identity();
-        let place = line
-            .join(self.options.naming, self.role, identity.as_bytes())
-            .await?;
+        let place = line.join(self.options.naming, self.role, &identity).await?;
         if !self.is_free(Some(&place)).await? {
             drop(place);
             return Err(self.would_block().await);
@@ -159,10 +160,10 @@ impl Acquire {
 
     /// It is our turn: makes us the holder.
     async fn take(&self, place: Place, schedule: Schedule, since: Instant) -> Result<Guard, Error> {
-        let (line, identity) = (&self.options.line, self.options.identity());
+        let line = &self.options.line;
         self.sit_out_lock_delay(&place).await?;
         let seen = line
-            .grant(&place, &identity, schedule.session_timeout)
+            .grant(&place, schedule.session_timeout, self.value.as_deref())
             .await?;
         Guard::new(
             &self.options,

@@ -99,19 +99,25 @@ pub(crate) struct Place {
     path: String,
     name: String,
     pub(crate) session: SessionId,
+    /// What its znode says.
+    pub(crate) identity: String,
+    /// The leader behind whom this place is, with the leader's own number.
+    behind: Option<String>,
     runtime: tokio::runtime::Handle,
     /// Somebody else sees to the znode.
     is_kept: bool,
 }
 
 impl Place {
-    pub(crate) fn new(client: Client, path: String, session: SessionId) -> Self {
+    pub(crate) fn new(client: Client, path: String, session: SessionId, identity: &str) -> Self {
         let name = path.rsplit('/').next().unwrap_or_default().to_owned();
         Self {
             client,
             path,
             name,
             session,
+            identity: identity.to_owned(),
+            behind: None,
             runtime: tokio::runtime::Handle::current(),
             is_kept: false,
         }
@@ -123,6 +129,16 @@ impl Place {
 
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// It is another znode now, behind that leader.
+    pub(crate) fn moved_to(&mut self, path: String, leader: String) {
+        path.rsplit('/')
+            .next()
+            .unwrap_or_default()
+            .clone_into(&mut self.name);
+        self.path = path;
+        self.behind = Some(leader);
     }
 
     /// The znode stays when this is dropped.
@@ -162,14 +178,14 @@ impl Contenders {
         }
     }
 
-    /// Takes the last place in the line, with `data` in the znode.
+    /// Takes the last place in the line, with the identity in the znode.
     ///
     /// Cancel safe: no znode stays behind.
     pub(crate) async fn join(
         &self,
         naming: Naming,
         role: Role,
-        data: &[u8],
+        identity: &str,
     ) -> Result<Place, Error> {
         loop {
             let Some(session) = self.client.session() else {
@@ -179,11 +195,16 @@ impl Contenders {
             };
             self.claim().await?;
             let prefix = naming::prefix(self.kind, naming, role, session.get());
-            let create = self.client.create(&self.child(&prefix), data);
+            let create = self.client.create(&self.child(&prefix), identity);
             let create = create.ephemeral().sequential().acl(self.acl.clone());
             match create.delete_if_dropped().await {
                 Ok(created) if created.stat.ephemeral_owner == session.get() => {
-                    return Ok(Place::new(self.client.clone(), created.path, session));
+                    return Ok(Place::new(
+                        self.client.clone(),
+                        created.path,
+                        session,
+                        identity,
+                    ));
                 }
                 // The session changed meanwhile; the new one's znode is not what was asked for.
                 Ok(created) => {
@@ -197,7 +218,7 @@ impl Contenders {
     }
 
     /// Makes sure, once, that the directory is there and not another recipe's.
-    async fn claim(&self) -> Result<(), Error> {
+    pub(crate) async fn claim(&self) -> Result<(), Error> {
         if *self.claimed.lock() {
             return Ok(());
         }
@@ -265,20 +286,45 @@ impl Contenders {
     /// # Errors
     ///
     /// [`Error::Displaced`]: the znode is gone. Those of a session that is over.
-    pub(crate) async fn wait_for_turn(&self, place: &Place, rule: Rule) -> Result<(), Error> {
+    pub(crate) async fn wait_for_turn(&self, place: &mut Place, rule: Rule) -> Result<(), Error> {
         loop {
             let candidates = self.read().await?;
-            let ahead = match turn(&candidates, place.name(), rule) {
+            let mut turn = turn(&candidates, place.name(), rule);
+            if let (Turn::Ours, Some(leader)) = (&turn, &place.behind)
+                && candidates.iter().any(|other| other.name == *leader)
+            {
+                turn = Turn::After(leader.clone());
+            }
+            let ahead = match turn {
                 Turn::Ours => return Ok(()),
                 Turn::Gone => return Err(self.displaced()),
                 Turn::After(ahead) => ahead,
             };
             let (found, gone) = self.client.exists(&self.child(&ahead)).watch().await?;
-            if found.is_some() {
-                // It says nothing about who is next: the line is read again either way. At the end of
-                // the session, the next request says so.
-                gone.changed().await.ok();
+            if found.is_none() {
+                continue;
             }
+            // What wakes us says nothing about who is next: the line is read again either way. At the
+            // end of the session, the next request says so.
+            match self.kind {
+                Kind::Election => {
+                    let asked = self.asked_to_take_over(place.path());
+                    tokio::select! {
+                        _ = gone.changed() => {}
+                        leader = asked => self.stand_behind(&leader?, place).await?,
+                    }
+                }
+                _ => drop(gone.changed().await),
+            }
+        }
+    }
+
+    /// Sets the data of a contender's znode. `false` if it has gone.
+    pub(crate) async fn tell(&self, name: &str, data: String) -> Result<bool, Error> {
+        match self.client.set(&self.child(name), data).idempotent().await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is(Reason::NoNode) => Ok(false),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -293,15 +339,13 @@ impl Contenders {
 /// be hoped for.
 pub(crate) async fn after_loss(
     client: &Client,
-    lost: SessionId,
+    lost: Option<SessionId>,
     policy: OnSessionLoss,
     error: Error,
 ) -> Result<(), Error> {
     let may_go_on = match &error {
         Error::Displaced { .. } => true,
-        Error::Client(error) => {
-            error.needs_new_session() || client.session().is_some_and(|session| session != lost)
-        }
+        Error::Client(error) => error.needs_new_session() || client.session() != lost,
         _ => false,
     };
     if policy == OnSessionLoss::Fail || !may_go_on {
@@ -315,7 +359,7 @@ pub(crate) async fn after_loss(
     loop {
         match state {
             SessionState::Connected { session } | SessionState::Reconnected { session }
-                if session != lost =>
+                if Some(session) != lost =>
             {
                 return Ok(());
             }

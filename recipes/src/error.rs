@@ -65,6 +65,17 @@ pub enum Error {
         /// The recipe's directory.
         path: String,
     },
+    /// Nobody of that name stands for election, or it cannot be made to lead: it uses another library,
+    /// or does not answer. The leader goes on.
+    #[error("{candidate:?} does not take over at {path}: {why}")]
+    NoSuccessor {
+        /// The election.
+        path: String,
+        /// The identity that was to lead.
+        candidate: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// The work was dropped before it had ended, because what guarded it was lost.
     #[error("{path} was lost, and the work with it: {reason}")]
     Lost {
@@ -83,6 +94,24 @@ pub enum Error {
         path: String,
         /// How often it was tried.
         attempts: u32,
+    },
+    /// The number would leave its range. Nothing was done.
+    #[error("{path} holds {value}, and {change} more is out of range")]
+    Overflow {
+        /// The znode.
+        path: String,
+        /// What it holds.
+        value: i64,
+        /// What was to be added.
+        change: i64,
+    },
+    /// The value cannot be written in its format. Nothing was done.
+    #[error("{path}: the value cannot be written: {what}")]
+    Unwritable {
+        /// The znode.
+        path: String,
+        /// What is wrong with it.
+        what: String,
     },
     /// The options contradict each other, or the server's.
     #[error("{0}")]

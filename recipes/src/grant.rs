@@ -57,10 +57,10 @@ impl Contenders {
     pub(crate) async fn grant(
         &self,
         place: &Place,
-        identity: &str,
         lease_duration: Duration,
+        value: Option<&str>,
     ) -> Result<Seen, Error> {
-        let node = place.name();
+        let (node, identity) = (place.name(), place.identity.as_str());
         let now = wall_time();
         let granted = |record: &Record| record.node == node && !record.released;
         self.write_record(place.path(), granted, |record| {
@@ -73,7 +73,7 @@ impl Contenders {
             record.renew_time = Some(now.clone());
             node.clone_into(&mut record.node);
             record.token = None;
-            record.value = None;
+            record.value = value.map(str::to_owned);
             record.handing_over_to = None;
             record.released = false;
             record.reason = None;

@@ -395,7 +395,7 @@ impl Watch {
             }
             Ok((data, _)) => Look::Ours {
                 watch: watcher,
-                stop: revocation::asked(&data),
+                stop: revocation::revoked(&data),
             },
             Err(error) if error.is(Reason::NoNode) => Look::End(StopReason::NodeDeleted),
             Err(error) if error.is(Reason::NoAuth) => Look::NoAccess,

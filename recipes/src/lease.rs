@@ -4,6 +4,7 @@ use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use quorate_client::{Client, LeaseInstant, SessionId, Transaction};
@@ -70,6 +71,9 @@ pub enum StopReason {
     /// The holder gives it up by itself.
     #[error("it is given back")]
     Released,
+    /// The process is asked to end.
+    #[error("the process shuts down")]
+    ShutDown,
 }
 
 impl StopReason {
@@ -116,6 +120,8 @@ struct State {
     stop: Option<StopReason>,
     /// Why it is held no more.
     over: Option<StopReason>,
+    /// How long the holder wants to stand back after it.
+    hold_off: Option<Duration>,
 }
 
 impl fmt::Debug for Lease {
@@ -148,6 +154,7 @@ impl Lease {
             frozen: false,
             stop: None,
             over: None,
+            hold_off: None,
         };
         Self {
             inner: Arc::new(Inner {
@@ -280,6 +287,14 @@ impl Lease {
             work.as_mut().poll(context).map(Some)
         })
         .await
+    }
+
+    pub(crate) fn set_hold_off(&self, hold_off: Duration) {
+        self.inner.state.lock().hold_off = Some(hold_off);
+    }
+
+    pub(crate) fn hold_off(&self) -> Option<Duration> {
+        self.inner.state.lock().hold_off
     }
 
     // What the task that watches over it does.

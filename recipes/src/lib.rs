@@ -3,29 +3,43 @@
 #![warn(missing_docs)]
 
 mod acquire;
+mod cas;
 mod contenders;
+mod counter;
 mod directory;
+pub mod election;
 mod error;
 mod grant;
 mod guard;
+mod id_blocks;
+mod integer;
 mod lease;
 mod metrics;
 mod mutex;
 mod naming;
+mod number;
 mod options;
 mod record;
 mod revocation;
 mod timing;
+mod value;
 mod view;
+mod waiting;
 
 pub use acquire::Acquire;
+pub use cas::Version;
+pub use counter::{Counter, CounterFormat};
 pub use directory::Kind;
+pub use election::{Election, Leadership, Term};
 pub use error::Error;
 pub use guard::Guard;
+pub use id_blocks::IdBlocks;
 pub use lease::{FencingToken, HeldBy, Lease, StopReason};
 pub use metrics::Metrics;
 pub use mutex::Mutex;
 pub use naming::Naming;
+pub use number::Number;
 pub use options::{OnSessionLoss, Overrun};
 pub use timing::{Timing, TimingError};
+pub use value::{Format, SharedValue, Values, Versioned};
 pub use view::{Contender, Holder};

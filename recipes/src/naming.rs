@@ -105,6 +105,12 @@ impl Parsed {
         })
     }
 
+    /// The same name with another number.
+    pub(crate) fn renumbered(&self, name: &str, number: Number) -> String {
+        let head = split_number(name).map_or(name, |(head, _)| head);
+        format!("{head}{}", number.digits())
+    }
+
     /// Which recipe other than `wanted` this name betrays, if any. Names that several recipes use
     /// betray nothing.
     pub(crate) fn betrays(&self, wanted: Kind) -> Option<Kind> {
@@ -290,6 +296,14 @@ mod tests {
             assert!(!later.comes_before(earlier), "{earlier:?} {later:?}");
             assert!(!earlier.comes_before(earlier));
         }
+    }
+
+    #[test]
+    fn a_name_keeps_all_but_its_number() {
+        let name = format!("{MARK}latch--2147483648");
+        let parsed = Parsed::of(&name).expect("it is known");
+        let renumbered = parsed.renumbered(&name, number("7"));
+        assert_eq!(renumbered, format!("{MARK}latch-0000000007"));
     }
 
     #[test]

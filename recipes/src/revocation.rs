@@ -7,16 +7,24 @@ use crate::lease::StopReason;
 
 const REVOKE: &str = "__REVOKE__";
 const TRANSFER: &str = "__TRANSFER__";
+const TAKE_OVER: &str = "__TAKE_OVER__";
 
-/// What a holder's data asks it to do, if anything.
-pub(crate) fn asked(data: &[u8]) -> Option<StopReason> {
-    let text = std::str::from_utf8(data).ok()?;
-    if let Some(reason) = after(text, REVOKE) {
-        let reason = reason.to_owned();
-        return Some(StopReason::Revoked { reason });
-    }
-    let to = after(text, TRANSFER)?.to_owned();
-    (!to.is_empty()).then_some(StopReason::Transferred { to })
+/// The reason with which a holder's data asks it to give back, if it does.
+pub(crate) fn revoked(data: &[u8]) -> Option<StopReason> {
+    let reason = after(std::str::from_utf8(data).ok()?, REVOKE)?.to_owned();
+    Some(StopReason::Revoked { reason })
+}
+
+/// The candidate to whom a leader's data asks it to hand over, if it does.
+pub(crate) fn transferred(data: &[u8]) -> Option<String> {
+    let to = after(std::str::from_utf8(data).ok()?, TRANSFER)?;
+    (!to.is_empty()).then(|| to.to_owned())
+}
+
+/// The znode of the leader whose place a candidate's data asks it to take, if it does.
+pub(crate) fn takes_over_from(data: &[u8]) -> Option<String> {
+    let leader = after(std::str::from_utf8(data).ok()?, TAKE_OVER)?;
+    (!leader.is_empty()).then(|| leader.to_owned())
 }
 
 fn after<'a>(text: &'a str, what: &str) -> Option<&'a str> {
@@ -41,8 +49,13 @@ pub(crate) fn transfer(to: &str) -> String {
     format!("{TRANSFER} {to}")
 }
 
+/// The data that asks a candidate to stand behind a leader, before all others.
+pub(crate) fn take_over(leader: &str) -> String {
+    format!("{TAKE_OVER} {leader}")
+}
+
 /// Whether a contender's name was given by Curator: its mark is a UUID with hyphens, ours has none.
-fn is_curators(name: &str) -> bool {
+pub(crate) fn is_curators(name: &str) -> bool {
     let mark = name.strip_prefix("_c_").and_then(|rest| rest.get(..36));
     mark.is_some_and(|mark| mark.bytes().filter(|byte| *byte == b'-').count() == 4)
 }
@@ -56,13 +69,16 @@ mod tests {
         let ours = "_c_00112233445566778899aabbccddeeff-lock-0000000007";
         let reason = "the disk is full".to_owned();
         let data = revoke(ours, &reason);
-        assert_eq!(asked(data.as_bytes()), Some(StopReason::Revoked { reason }));
+        assert_eq!(
+            revoked(data.as_bytes()),
+            Some(StopReason::Revoked { reason })
+        );
         let curators = "_c_0b9a3c55-7c4b-4e0e-8c8a-111111111111-lock-0000000007";
         assert_eq!(revoke(curators, "the disk is full"), "__REVOKE__");
         let no_reason = StopReason::Revoked {
             reason: String::new(),
         };
-        assert_eq!(asked(b"__REVOKE__"), Some(no_reason));
+        assert_eq!(revoked(b"__REVOKE__"), Some(no_reason));
     }
 
     #[test]
@@ -75,10 +91,16 @@ mod tests {
             b"\xff",
             b"10.0.0.7",
         ] {
-            assert_eq!(asked(data), None);
+            assert_eq!(revoked(data), None);
+            assert_eq!(transferred(data), None);
+            assert_eq!(takes_over_from(data), None);
         }
-        let to = "pod-8".to_owned();
-        let data = transfer(&to);
-        assert_eq!(asked(data.as_bytes()), Some(StopReason::Transferred { to }));
+        let asked = transfer("pod 8");
+        assert_eq!(transferred(asked.as_bytes()).as_deref(), Some("pod 8"));
+        let asked = take_over("latch-1");
+        assert_eq!(
+            takes_over_from(asked.as_bytes()).as_deref(),
+            Some("latch-1")
+        );
     }
 }

@@ -105,13 +105,9 @@ impl Contenders {
         let Some(first) = in_order(self.read().await?).into_iter().next() else {
             return Ok(false);
         };
-        let path = self.child(&first.name);
         let data = revocation::revoke(&first.name, reason);
-        match self.client.set(&path, data).idempotent().await {
-            Ok(_) => Ok(true),
-            // It has gone by itself.
-            Err(error) if error.is(Reason::NoNode) => Ok(true),
-            Err(error) => Err(error.into()),
-        }
+        // If it has gone by itself meanwhile, that is what was asked for.
+        self.tell(&first.name, data).await?;
+        Ok(true)
     }
 }

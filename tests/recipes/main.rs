@@ -5,7 +5,9 @@
 //! leaves one out.
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
+mod elections;
 mod locks;
+mod numbers;
 
 use std::time::Duration;
 
