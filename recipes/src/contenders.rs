@@ -33,7 +33,7 @@ pub(crate) struct Candidate {
 }
 
 impl Candidate {
-    fn of(name: &str) -> Option<Self> {
+    pub(crate) fn of(name: &str) -> Option<Self> {
         let parsed = Parsed::of(name)?;
         let name = name.to_owned();
         Some(Self { name, parsed })
@@ -222,7 +222,7 @@ impl Contenders {
         if *self.claimed.lock() {
             return Ok(());
         }
-        directory::claim(&self.client, &self.path, self.kind).await?;
+        directory::claim_with_acl(&self.client, &self.path, self.kind, &self.acl).await?;
         // Before anything is created: those whose names betray another recipe are not joined.
         let (names, _) = match self.client.children(&self.path).await {
             Err(error) if error.is(Reason::NoNode) => return Ok(()),
@@ -344,7 +344,8 @@ pub(crate) async fn after_loss(
     error: Error,
 ) -> Result<(), Error> {
     let may_go_on = match &error {
-        Error::Displaced { .. } => true,
+        // Lost: between the grant and its first look at the session.
+        Error::Displaced { .. } | Error::Lost { .. } => true,
         Error::Client(error) => error.needs_new_session() || client.session() != lost,
         _ => false,
     };
