@@ -6,7 +6,6 @@ use quorate_client::LeaseInstant;
 
 use crate::contenders::{Contenders, Place, Rule, Turn, after_loss, in_order, turn};
 use crate::guard::Guard;
-use crate::lease::FencingToken;
 use crate::naming::{Naming, Role};
 use crate::options::Options;
 use crate::semaphore::Permits;
@@ -209,8 +208,7 @@ impl Acquire {
             return self.take_permit(permits, place, since).await;
         }
         self.sit_out_lock_delay(&place).await?;
-        // The session that there is now may be another than when this was begun.
-        let schedule = self.options.schedule()?;
+        let schedule = self.prove_session(&place).await?;
         let token = match self.role {
             Role::Shared => line.grant_shared(&place).await?,
             _ => {
@@ -218,7 +216,7 @@ impl Acquire {
                 grant.await?.token()
             }
         };
-        self.hold(place, token, since).await
+        Guard::new(&self.options, place, token, schedule, since.elapsed())
     }
 
     async fn take_permit(
@@ -238,26 +236,33 @@ impl Acquire {
             drop((place, turn));
             return Err(self.would_block().await);
         }
+        let schedule = self.prove_session(&place).await?;
         let token = leases.grant_shared(&place).await?;
         // Whoever is next may look for another.
         drop(turn);
-        self.hold(place, token, since).await
+        Guard::new(&self.options, place, token, schedule, since.elapsed())
     }
 
-    async fn hold(
-        &self,
-        place: Place,
-        token: FencingToken,
-        since: Instant,
-    ) -> Result<Guard, Error> {
-        let (client, schedule) = (self.options.client(), self.options.schedule()?);
-        let end = client.lease_of(place.session);
-        let phase = end.map(|end| schedule.phase(LeaseInstant::now(), end));
-        if !matches!(phase, Some(Phase::Held { .. })) {
-            // Nobody may have asked for a proof of the session until now.
-            client.sync(&self.options.line.path).await?;
+    /// Waits until the session is proven well before its renew deadline, so that a holder is not told to
+    /// stop as soon as it begins. After a while of silence, against Apache ZooKeeper, this takes up to a
+    /// quarter of the session's timeout: only what was sent that long before a `sync` is proven by it.
+    async fn prove_session(&self, place: &Place) -> Result<Schedule, Error> {
+        let line = &self.options.line;
+        // The session that there is now may be another than when this was begun.
+        let schedule = self.options.schedule()?;
+        let ahead = schedule.session_timeout / 24;
+        loop {
+            let Some(end) = line.client.lease_of(place.session) else {
+                return Err(line.displaced());
+            };
+            match schedule.phase(LeaseInstant::now(), end) {
+                Phase::Held { left } if left >= ahead => return Ok(schedule),
+                _ => {
+                    line.client.sync(&line.path).await?;
+                    tokio::time::sleep(ahead / 2).await;
+                }
+            }
         }
-        Guard::new(&self.options, place, token, schedule, since.elapsed())
     }
 
     /// If the last holder was lost rather than gave it back, what it had begun may still arrive

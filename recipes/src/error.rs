@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quorate_client::{Outcome, Reason};
+use quorate_client::{Outcome, Reason, SessionId};
 
 use crate::directory::Kind;
 use crate::lease::StopReason;
@@ -124,9 +124,30 @@ pub enum Error {
         /// What is wrong with it.
         what: String,
     },
+    /// Somebody else's znode is where ours is to be. Choose another name, or wait until it has gone.
+    #[error("{path} is taken by {}", owner_text(*.owner))]
+    Taken {
+        /// The znode.
+        path: String,
+        /// The session that owns it; `None` if it is not ephemeral.
+        owner: Option<SessionId>,
+    },
+    /// What was to keep the znode was closed, here or by another owner of the handle.
+    #[error("{path} is not kept any more: the handle was closed")]
+    Closed {
+        /// The znode.
+        path: String,
+    },
     /// The options contradict each other, or the server's.
     #[error("{0}")]
     InvalidArgument(String),
+}
+
+fn owner_text(owner: Option<SessionId>) -> String {
+    owner.map_or_else(
+        || "a znode that is not ephemeral".to_owned(),
+        |owner| format!("session {owner}"),
+    )
 }
 
 impl Error {

@@ -15,6 +15,9 @@ use quorate_client::{Client, ClientBuilder};
 use quorate_tests::server::{Server, Settings};
 use quorate_tests::subjects::each_product;
 
+mod group;
+mod persistent_node;
+
 /// Far more than any of them takes.
 const LIMIT: Duration = Duration::from_secs(120);
 

@@ -1,5 +1,6 @@
 //! One script, played once for each of its requests and each way of losing that one.
 
+use std::task::Poll;
 use std::time::Duration;
 
 use quorate_client::Client;
@@ -12,7 +13,7 @@ const REQUESTS_MAX: usize = 200;
 
 /// How the connection is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cut {
+pub(crate) enum Cut {
     /// The request is never seen.
     Before,
     /// Its answer is lost.
@@ -21,19 +22,19 @@ pub enum Cut {
 
 /// One playing: the request that is struck is counted from 0.
 #[derive(Debug)]
-pub struct Playing<'a> {
-    pub server: &'a TestServer,
-    pub cut: Cut,
-    pub request: usize,
+pub(crate) struct Playing<'a> {
+    pub(crate) server: &'a TestServer,
+    pub(crate) cut: Cut,
+    pub(crate) request: usize,
 }
 
 impl Playing<'_> {
     /// A path of its own.
-    pub fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         format!("/{:?}-{}", self.cut, self.request)
     }
 
-    pub async fn client(&self) -> Client {
+    pub(crate) async fn client(&self) -> Client {
         let builder = Client::builder(&self.server.connect_string());
         builder.connect().await.unwrap()
     }
@@ -41,7 +42,7 @@ impl Playing<'_> {
 
 /// Plays the script until it has no request left that was not struck before it came and after its
 /// answer was ready. Answers how many there are.
-pub async fn at_every_request(
+pub(crate) async fn at_every_request(
     server: &TestServer,
     script: impl for<'a> AsyncFn(&'a Playing<'a>),
 ) -> usize {
@@ -72,4 +73,22 @@ pub async fn at_every_request(
     }
     assert!(requests > 0, "nothing was struck");
     requests
+}
+
+/// Polls a future so often, whenever it asks for it, and drops it; `None` if it has not resolved.
+pub(crate) async fn polled<T>(future: impl Future<Output = T>, polls: usize) -> Option<T> {
+    let mut future = std::pin::pin!(future);
+    let mut left = polls;
+    std::future::poll_fn(|context| {
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        left -= 1;
+        let polled = future.as_mut().poll(context).map(Some);
+        if left == 0 && polled.is_pending() {
+            return Poll::Ready(None);
+        }
+        polled
+    })
+    .await
 }

@@ -1,5 +1,6 @@
 //! The recipes while connections break at any step, sessions expire, and servers are killed.
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
+mod elections;
 mod every_request;
 mod numbers;
