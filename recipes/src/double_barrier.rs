@@ -263,7 +263,7 @@ impl DoubleBarrier {
             let reads = self.client.read_many().get(&self.path);
             reads.children(&self.path).get(&ready)
         };
-        let mut reads = waiting::read(reads).await?.into_iter();
+        let mut reads = waiting::read(&self.client, reads).await?.into_iter();
         let (directory, children, ready) = (reads.next(), reads.next(), reads.next());
         let (Some(Read::Data(data, stat)), Some(Read::Children(names))) = (directory, children)
         else {
@@ -289,7 +289,8 @@ impl DoubleBarrier {
         loop {
             // Before the look, so that nothing falls in between.
             if watcher.is_none() {
-                let (_, watching) = waiting::read(|| self.client.exists(&ready).watch()).await?;
+                let (_, watching) =
+                    waiting::read(&self.client, || self.client.exists(&ready).watch()).await?;
                 watcher = Some(watching);
             }
             let view = self.view().await?;
@@ -318,7 +319,7 @@ impl DoubleBarrier {
     /// the first of them leaves: then it was there, and we with it, and that has to do.
     async fn is_kept(&self, member: &Member, ready: &str) -> Result<bool, Error> {
         let reads = || self.client.read_many().get(ready).get(&member.path);
-        let reads = waiting::read(reads).await?;
+        let reads = waiting::read(&self.client, reads).await?;
         let is_there = |at: usize| matches!(reads.get(at), Some(Read::Data(..)));
         Ok(is_there(0) || !is_there(1))
     }
@@ -456,7 +457,7 @@ impl Member {
         // Those of the next round may be there before this one has seen the end of its own.
         let mut round: Option<Vec<String>> = None;
         loop {
-            let read = waiting::read(|| self.client.children(&self.directory)).await;
+            let read = waiting::read(&self.client, || self.client.children(&self.directory)).await;
             let all = match read {
                 Ok((names, _)) => members_of(names),
                 Err(error) if error.is(Reason::NoNode) => Vec::new(),
@@ -480,7 +481,7 @@ impl Member {
             };
             let awaited = format!("{}/{awaited}", self.directory);
             let watch = || self.client.exists(&awaited).watch();
-            let (stat, watcher) = waiting::read(watch).await?;
+            let (stat, watcher) = waiting::read(&self.client, watch).await?;
             if is_there && round.first() != Some(&self.name) {
                 self.client.delete(&self.path).guaranteed().await?;
                 self.is_there = false;

@@ -231,8 +231,8 @@ impl TwoPhaseCommit {
                 // The directory has been taken away.
                 Err(error) if error.is(Reason::NoNode) => {}
                 Err(error) if error.outcome() == Outcome::Unknown && !error.needs_new_session() => {
-                    waiting::read(|| self.client.sync(&round.path)).await?;
-                    match waiting::read(|| self.client.get(&round.path)).await {
+                    waiting::read(&self.client, || self.client.sync(&round.path)).await?;
+                    match waiting::read(&self.client, || self.client.get(&round.path)).await {
                         Ok((data, _)) => {
                             if decode(&round.path, &data)?.mark == record.mark {
                                 return Ok(Proposal { round });
@@ -259,7 +259,9 @@ impl TwoPhaseCommit {
     /// [`Error::OtherRecipe`], [`Error::Foreign`]; those of a read.
     pub async fn unfinished(&self) -> Result<Vec<Proposal>, Error> {
         claim(&self.client, &self.path, Kind::TwoPhaseCommit).await?;
-        let mut ids = waiting::read(|| self.client.children(&self.path)).await?.0;
+        let mut ids = waiting::read(&self.client, || self.client.children(&self.path))
+            .await?
+            .0;
         ids.sort();
         let mut proposals = Vec::new();
         for found in self.read_all(&ids, COORDINATOR).await? {
@@ -302,7 +304,7 @@ impl TwoPhaseCommit {
                 }
                 reads
             };
-            let reads = waiting::read(reads).await?;
+            let reads = waiting::read(&self.client, reads).await?;
             for (id, reads) in batch.iter().zip(reads.chunks(3)) {
                 let [
                     Read::Data(data, _),
@@ -397,9 +399,9 @@ impl Round {
         for attempt in 0..ATTEMPTS {
             if attempt > 0 {
                 // This server may be behind the one that knows why.
-                waiting::read(|| self.client.sync(&self.path)).await?;
+                waiting::read(&self.client, || self.client.sync(&self.path)).await?;
             }
-            let (data, stat) = waiting::read(|| self.client.get(&self.path)).await?;
+            let (data, stat) = waiting::read(&self.client, || self.client.get(&self.path)).await?;
             let mut record = decode(&self.path, &data)?;
             if record.decision.is_some() {
                 return Ok(record.decision);
@@ -435,7 +437,7 @@ impl Round {
             let names = record.participants.iter();
             names.fold(reads, |reads, name| reads.get(&self.vote_of(name)))
         };
-        let votes = waiting::read(reads).await?;
+        let votes = waiting::read(&self.client, reads).await?;
         let mut all = true;
         for (name, vote) in record.participants.iter().zip(votes) {
             let vote = match vote {
@@ -481,11 +483,11 @@ impl Round {
         let (mut events, watcher) = match role {
             Role::Coordinator => {
                 let watch = || self.client.watch(&self.path).recursive();
-                (Some(waiting::read(watch).await?), None)
+                (Some(waiting::read(&self.client, watch).await?), None)
             }
             Role::Participant => {
                 let watch = || self.client.exists(&self.path).watch();
-                (None, Some(waiting::read(watch).await?.1))
+                (None, Some(waiting::read(&self.client, watch).await?.1))
             }
         };
         Ok(async move {
@@ -506,13 +508,13 @@ impl Round {
         for attempt in 0..FINISH_ATTEMPTS {
             if attempt > 0 {
                 backoff.wait().await;
-                waiting::read(|| self.client.sync(&self.path)).await?;
+                waiting::read(&self.client, || self.client.sync(&self.path)).await?;
             }
             let reads = || {
                 let reads = self.client.read_many();
                 reads.get(&self.path).children(&self.path)
             };
-            let reads = waiting::read(reads).await?;
+            let reads = waiting::read(&self.client, reads).await?;
             let [Read::Data(data, stat), Read::Children(names)] = &reads[..] else {
                 // All are done, this one before.
                 return Ok(());
@@ -629,7 +631,7 @@ impl Participant {
         let child = format!("vote-{}", self.name);
         loop {
             claim(client, path, Kind::TwoPhaseCommit).await?;
-            let read = waiting::read(|| client.children(path).watch()).await;
+            let read = waiting::read(client, || client.children(path).watch()).await;
             let ((mut ids, _), watcher) = match read {
                 // Taken away since.
                 Err(error) if error.is(Reason::NoNode) => continue,
@@ -723,8 +725,8 @@ impl Ballot {
             if !error.is(Reason::BadVersion) && !is_worth_another(&error) {
                 return Err(error.into());
             }
-            waiting::read(|| client.sync(&path)).await?;
-            let (data, _) = waiting::read(|| client.get(&path)).await?;
+            waiting::read(client, || client.sync(&path)).await?;
+            let (data, _) = waiting::read(client, || client.get(&path)).await?;
             match Vote::parse(&data) {
                 Some(cast) if cast == vote => return Ok(()),
                 Some(cast) => {

@@ -7,7 +7,7 @@ use quorate_client::Client;
 use quorate_recipes::{Decision, Error, TwoPhaseCommit, Vote};
 use quorate_testing::TestServer;
 
-use crate::every_request::{Playing, at_every_request, polled};
+use crate::every_request::{Playing, at_every_request_at_once, polled};
 
 /// More than a test waits for anything.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -85,12 +85,11 @@ async fn check(client: &Client, path: &str, told: &Told, id: &str, expected: Opt
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transaction_ends_alike_for_all_wherever_a_connection_breaks() {
-    let server = TestServer::start().await.unwrap();
     for (vote, expected) in [
         (Vote::Commit, Decision::Commit),
         (Vote::Abort, Decision::Abort),
     ] {
-        at_every_request(&server, async |playing: &Playing<'_>| {
+        at_every_request_at_once(async |playing: &Playing<'_>| {
             let path = format!("{}-{vote:?}", playing.path());
             let told = Told::default();
             let client = playing.client().await;
