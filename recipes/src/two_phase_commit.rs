@@ -18,6 +18,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
+use quorate_client::watch::{WatchStream, Watcher};
 use quorate_client::{AclEntry, Client, Error as ClientError, Outcome, Read, Reason};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -383,6 +384,33 @@ enum Role {
     Participant,
 }
 
+/// That something has changed, or may have been missed.
+#[derive(Debug, Default)]
+struct Signs {
+    all: Option<WatchStream>,
+    first: Option<Watcher>,
+}
+
+impl Signs {
+    fn is_empty(&self) -> bool {
+        self.all.is_none() && self.first.is_none()
+    }
+
+    /// Waits for one. Whatever it is, all is read again. Cancel safe.
+    async fn next(&mut self) {
+        if let Some(events) = &mut self.all
+            && events.next().await.is_err()
+        {
+            // In the next session, if there is one.
+            self.all = None;
+        }
+        if let Some(watcher) = &mut self.first {
+            watcher.await.ok();
+            self.first = None;
+        }
+    }
+}
+
 impl Round {
     fn child(&self, name: &str) -> String {
         format!("{}/{name}", self.path)
@@ -460,42 +488,43 @@ impl Round {
     /// Waits for the decision, and aborts after the timeout.
     async fn decision(&self, role: Role) -> Result<Decision, Error> {
         let began = Instant::now();
+        let mut signs = Signs::default();
         loop {
             // What comes from here on is told of.
-            let told = self.tell(role).await?;
+            if signs.is_empty() {
+                signs = self.watch(role).await?;
+            }
             if let Some(decision) = self.settle(None).await? {
                 return Ok(decision);
             }
             let is_late = match self.timeout.checked_sub(began.elapsed()) {
                 None => true,
-                Some(left) => tokio::time::timeout(left, told).await.is_err(),
+                Some(left) => tokio::time::timeout(left, signs.next()).await.is_err(),
             };
-            if is_late
-                && let Some(decision) = self.settle(Some("not all have voted in time")).await?
-            {
-                return Ok(decision);
+            if is_late {
+                let reason = Some("not all have voted in time");
+                if let Some(decision) = self.settle(reason).await? {
+                    return Ok(decision);
+                }
             }
         }
     }
 
-    /// What resolves when something has changed, or something may have been missed.
-    async fn tell(&self, role: Role) -> Result<impl Future<Output = ()> + use<>, ClientError> {
-        let (mut events, watcher) = match role {
+    async fn watch(&self, role: Role) -> Result<Signs, ClientError> {
+        Ok(match role {
             Role::Coordinator => {
                 let watch = || self.client.watch(&self.path).recursive();
-                (Some(waiting::read(&self.client, watch).await?), None)
+                Signs {
+                    all: Some(waiting::read(&self.client, watch).await?),
+                    first: None,
+                }
             }
             Role::Participant => {
                 let watch = || self.client.exists(&self.path).watch();
-                (None, Some(waiting::read(&self.client, watch).await?.1))
-            }
-        };
-        Ok(async move {
-            if let Some(events) = &mut events {
-                events.next().await.ok();
-            }
-            if let Some(watcher) = watcher {
-                watcher.changed().await.ok();
+                Signs {
+                    all: None,
+                    first: Some(waiting::read(&self.client, watch).await?.1),
+                }
             }
         })
     }
