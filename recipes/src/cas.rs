@@ -164,8 +164,8 @@ impl Cell {
         // Fair: whoever asked first is first.
         let mut mark = self.mark.lock().await;
         for _ in 0..self.attempts {
-            mark.write += 1;
             let session = self.client.session();
+            mark.next(session);
             let error = match self.steps(base, data, &mark).await {
                 Ok(committed) => {
                     mark.exists = true;

@@ -6,6 +6,8 @@
 //! new version of the directory: so one that was left behind by members that died is told, and deleted
 //! on condition that no other was made meanwhile.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -62,6 +64,7 @@ pub struct DoubleBarrier {
     members: usize,
     identity: String,
     acl: Vec<AclEntry>,
+    has_warned: Arc<AtomicBool>,
 }
 
 /// The barrier at one moment.
@@ -131,6 +134,7 @@ impl DoubleBarrier {
             members,
             identity: String::new(),
             acl: vec![AclEntry::open()],
+            has_warned: Arc::default(),
         }
     }
 
@@ -156,7 +160,7 @@ impl DoubleBarrier {
     /// Those of a read.
     pub async fn present(&self) -> Result<Vec<String>, Error> {
         let names = match self.client.children(&self.path).await {
-            Ok((names, _)) => members_of(names),
+            Ok((names, _)) => members_of(names, &self.has_warned),
             Err(error) if error.is(Reason::NoNode) => return Ok(Vec::new()),
             Err(error) => return Err(error.into()),
         };
@@ -235,6 +239,7 @@ impl DoubleBarrier {
             path: format!("{}/{name}", self.path),
             name,
             runtime: Handle::current(),
+            has_warned: Arc::clone(&self.has_warned),
             is_there: true,
         })
     }
@@ -276,7 +281,7 @@ impl DoubleBarrier {
         Ok(Some(View {
             data,
             version: stat.version,
-            members: members_of(names),
+            members: members_of(names, &self.has_warned),
             ready,
         }))
     }
@@ -381,13 +386,13 @@ fn passed<T>(result: Result<T, ClientError>) -> Result<(), Error> {
     }
 }
 
-fn members_of(names: Vec<String>) -> Vec<String> {
+fn members_of(names: Vec<String>, has_warned: &AtomicBool) -> Vec<String> {
     let mut members = Vec::with_capacity(names.len());
     for name in names {
         if is_member(&name) {
             members.push(name);
-        } else if name != READY {
-            tracing::debug!(name, "a child is no member: ignored");
+        } else if name != READY && !has_warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(name, "a child of a double barrier is no member: ignored");
         }
     }
     members.sort();
@@ -402,6 +407,7 @@ struct Member {
     path: String,
     name: String,
     runtime: Handle,
+    has_warned: Arc<AtomicBool>,
     /// Or may be.
     is_there: bool,
 }
@@ -459,7 +465,7 @@ impl Member {
         loop {
             let read = waiting::read(&self.client, || self.client.children(&self.directory)).await;
             let all = match read {
-                Ok((names, _)) => members_of(names),
+                Ok((names, _)) => members_of(names, &self.has_warned),
                 Err(error) if error.is(Reason::NoNode) => Vec::new(),
                 Err(error) => return Err(error.into()),
             };

@@ -135,8 +135,8 @@ impl Items {
         let mut mark = self.mark.lock().await;
         for _ in 0..ATTEMPTS {
             self.claim().await?;
-            mark.write += 1;
             let session = self.client.session();
+            mark.next(session);
             let mut steps = self.client.transaction();
             // With a bound, each change of the count by a put is a change of the directory's version.
             if let Some(bound) = self.bound {

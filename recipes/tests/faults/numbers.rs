@@ -139,8 +139,18 @@ async fn a_session_that_ends_in_the_middle_of_a_change_leaves_no_doubt_that_can_
     });
     assert_eq!(added.unwrap_err().outcome(), Outcome::Unknown);
     assert_eq!(number.get().await.unwrap(), Some(12));
+    // So with a write that relies on nothing.
+    let session = client.session().unwrap();
+    server.refuse_connections(true).await;
+    let fault = server.cut_after_commit(OpCode::Multi);
+    let (set, ()) = tokio::join!(number_too.set(20), async {
+        fault.happened().await.unwrap();
+        server_too.expire(session).await.unwrap();
+        server_too.refuse_connections(false).await;
+    });
+    assert_eq!(set.unwrap_err().outcome(), Outcome::Unknown);
     // And it goes on.
-    assert_eq!(number.add(1).await.unwrap(), 13);
+    assert_eq!(number.add(1).await.unwrap(), 21);
     client.close().await;
 }
 
