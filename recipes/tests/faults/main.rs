@@ -4,6 +4,7 @@
 mod barriers;
 mod elections;
 mod every_request;
+mod kills;
 mod numbers;
 mod one_client;
 mod persistent_node;
