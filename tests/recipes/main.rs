@@ -12,8 +12,10 @@ use quorate_tests::server::{Server, Settings};
 use quorate_tests::subjects::each_product;
 
 mod group;
+mod partitioner;
 mod persistent_node;
 mod registry;
+mod ring;
 
 /// Far more than any of them takes.
 const LIMIT: Duration = Duration::from_secs(120);

@@ -2,5 +2,6 @@
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
 mod every_request;
+mod partitioner;
 mod persistent_node;
 mod registry;
