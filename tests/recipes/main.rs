@@ -12,9 +12,11 @@ mod group;
 mod languages;
 mod locks;
 mod numbers;
+mod partitioner;
 mod persistent_node;
 mod queues;
 mod registry;
+mod ring;
 mod two_phase_commit;
 
 use std::time::Duration;

@@ -7,6 +7,7 @@ mod every_request;
 mod kills;
 mod numbers;
 mod one_client;
+mod partitioner;
 mod persistent_node;
 mod queues;
 mod registry;
