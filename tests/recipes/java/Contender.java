@@ -482,7 +482,11 @@ class PlainLock extends Recipe {
 
     @Override
     void leave() {
-        lock.unlock();
+        // Each time it was asked it has left a watch, and each of these would lock again, unless it is closed.
+        synchronized (lock) {
+            lock.unlock();
+            lock.close();
+        }
     }
 }
 
