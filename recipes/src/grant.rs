@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use quorate_client::{Committed, Outcome, Reason, Stat};
 
 use crate::contenders::{Contenders, Place};
@@ -40,7 +41,15 @@ const SET: usize = 1;
 impl Contenders {
     /// Reads the directory's record. `None` if there is no directory.
     pub(crate) async fn read_record(&self) -> Result<Option<Seen>, Error> {
-        match self.client.get(&self.path).await {
+        self.seen(self.client.get(&self.path).await)
+    }
+
+    /// What a read of the directory shows.
+    pub(crate) fn seen(
+        &self,
+        read: Result<(Bytes, Stat), quorate_client::Error>,
+    ) -> Result<Option<Seen>, Error> {
+        match read {
             Ok((data, stat)) => {
                 refuse_strangers(&self.path, &data, self.kind)?;
                 let record = Record::parse(self.kind, &data);
@@ -63,7 +72,8 @@ impl Contenders {
         let (node, identity) = (place.name(), place.identity.as_str());
         let now = wall_time();
         let granted = |record: &Record| record.node == node && !record.released;
-        self.write_record(place.path(), granted, |record| {
+        let known = place.record.clone();
+        self.write_record_from(known, place.path(), granted, |record| {
             if record.holder_identity != identity {
                 record.leader_transitions += 1;
             }
@@ -81,6 +91,53 @@ impl Contenders {
         .await
     }
 
+    /// Grants it to one of several who may hold it together: they must not wait for each other's write
+    /// of the record. The grant is a write of the contender's own znode, and its zxid the token. Nobody
+    /// is granted anything behind it before it has gone, so tokens grow all the same; and once the
+    /// session is over there is nothing to write.
+    ///
+    /// Cancel safe.
+    pub(crate) async fn grant_shared(&self, place: &Place) -> Result<FencingToken, Error> {
+        let (mut data, mut version) = (Bytes::from(place.identity.clone()), 0);
+        for _ in 0..ATTEMPTS_MAX {
+            let set = self.client.set(place.path(), &data).if_version(version);
+            match set.await {
+                Ok(stat) => return Ok(FencingToken(stat.mzxid.0.unsigned_abs())),
+                Err(error) if error.is(Reason::NoNode) => return Err(self.displaced()),
+                // It was applied, or somebody asks for it already; what is asked stays.
+                Err(error) if error.is(Reason::BadVersion) => {}
+                Err(error) if error.is_retryable() => pause_if_refused(&error).await,
+                Err(error) => return Err(error.into()),
+            }
+            match self.client.get(place.path()).await {
+                Ok((read, stat)) => (data, version) = (read, stat.version),
+                Err(error) if error.is(Reason::NoNode) => return Err(self.displaced()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(self.contended(place.path()))
+    }
+
+    /// Notes that the holder whose znode that was did not give it back, and that this was sat out.
+    pub(crate) async fn note_loss(&self, place: &Place, node: &str) -> Result<(), Error> {
+        let is_noted = |record: &Record| record.node != node || record.released;
+        self.write_record(place.path(), is_noted, |record| {
+            if record.node == node {
+                record.released = true;
+                record.reason = Some("it was lost".to_owned());
+            }
+        })
+        .await?;
+        Ok(())
+    }
+
+    fn contended(&self, path: &str) -> Error {
+        Error::Contended {
+            path: path.to_owned(),
+            attempts: ATTEMPTS_MAX,
+        }
+    }
+
     /// Changes the record for as long as the znode `node` exists. If the outcome of a write is lost
     /// with the connection, `is_done` says whether the record shows it.
     ///
@@ -93,9 +150,24 @@ impl Contenders {
         is_done: impl Fn(&Record) -> bool,
         change: impl Fn(&mut Record),
     ) -> Result<Seen, Error> {
+        self.write_record_from(None, node, is_done, change).await
+    }
+
+    /// The same, where the record is known: if it has changed since, its version tells.
+    async fn write_record_from(
+        &self,
+        mut known: Option<Seen>,
+        node: &str,
+        is_done: impl Fn(&Record) -> bool,
+        change: impl Fn(&mut Record),
+    ) -> Result<Seen, Error> {
         let mut may_be_done = false;
         for _ in 0..ATTEMPTS_MAX {
-            let Some(mut seen) = self.read_record().await? else {
+            let read = match known.take() {
+                Some(known) => Some(known),
+                None => self.read_record().await?,
+            };
+            let Some(mut seen) = read else {
                 return Err(self.displaced());
             };
             if may_be_done && is_done(&seen.record) {
@@ -121,28 +193,32 @@ impl Contenders {
                 Err(error) if error.outcome() == Outcome::Unknown && error.is_retryable() => {
                     may_be_done = true;
                 }
-                Err(error) if error.is_retryable() && error.reason().is_none() => {
-                    tokio::time::sleep(PAUSE).await;
-                }
+                Err(error) if error.is_retryable() => pause_if_refused(&error).await,
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(Error::Contended {
-            path: self.path.clone(),
-            attempts: ATTEMPTS_MAX,
-        })
+        Err(self.contended(&self.path))
     }
 
     /// Gives back what the znode `node` held: the record says so, and the znode is gone, in one step.
-    /// Goes on until that is so or the session is over.
+    /// Goes on until that is so or the session is over. `known` is the record as the grant left it.
     ///
     /// # Errors
     ///
     /// The ACL does not allow it: the znode stays for as long as the session lives.
-    pub(crate) async fn release(&self, node: &str, reason: &StopReason) -> Result<(), Error> {
+    pub(crate) async fn release(
+        &self,
+        node: &str,
+        mut known: Option<Seen>,
+        reason: &StopReason,
+    ) -> Result<(), Error> {
         let name = node.rsplit('/').next().unwrap_or_default();
         for _ in 0..ATTEMPTS_MAX {
-            let seen = match self.read_record().await {
+            let read = match known.take() {
+                Some(known) => Ok(Some(known)),
+                None => self.read_record().await,
+            };
+            let seen = match read {
                 Ok(Some(seen)) if seen.record.node == name => seen,
                 // Somebody else's, or nobody's: there is nothing to say in it.
                 Ok(_) => break,
@@ -184,6 +260,14 @@ impl Contenders {
             Err(error) if error.needs_new_session() => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// A server that answers "not now" must not be asked without end; where there is no connection, the
+/// next request waits for one.
+async fn pause_if_refused(error: &quorate_client::Error) {
+    if error.reason().is_some() {
+        tokio::time::sleep(PAUSE).await;
     }
 }
 

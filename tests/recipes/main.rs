@@ -13,6 +13,7 @@ mod locks;
 mod numbers;
 mod persistent_node;
 mod queues;
+mod registry;
 mod two_phase_commit;
 
 use std::time::Duration;
