@@ -144,7 +144,9 @@ fn in_order(mut locks: Vec<Mutex>) -> Result<Vec<Acquire>, Error> {
     for pair in locks.windows(2) {
         if pair[0].path() == pair[1].path() {
             let twice = pair[0].path();
-            return invalid(&format!("{twice} is asked for twice, and would wait for itself"));
+            return invalid(&format!(
+                "{twice} is asked for twice, and would wait for itself"
+            ));
         }
         if pair[1].client().chroot() != first.client().chroot() {
             return invalid("locks below different chroots cannot be put in order");
@@ -326,7 +328,9 @@ impl MultiLease {
 
     /// The path and the token of each.
     pub fn tokens(&self) -> impl Iterator<Item = (&str, FencingToken)> {
-        self.leases.iter().map(|lease| (lease.path(), lease.token()))
+        self.leases
+            .iter()
+            .map(|lease| (lease.path(), lease.token()))
     }
 
     /// The token of the lock at a path.

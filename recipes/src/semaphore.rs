@@ -196,7 +196,9 @@ impl Permits {
                 }
                 None => {}
             }
-            let set = client.set(path, self.agreed(&data)).if_version(stat.version);
+            let set = client
+                .set(path, self.agreed(&data))
+                .if_version(stat.version);
             match set.await {
                 Ok(_) => return Ok(()),
                 Err(error) if error.is(Reason::BadVersion) || error.is(Reason::NoNode) => {}
@@ -284,14 +286,20 @@ mod tests {
             .collect();
         let held = in_order(permits_of(held));
         let has = |number: &str| is_among(&held, &format!("_c_x-lease-{number}"), 2);
-        assert_eq!(names.map(has), [Some(false), Some(true), Some(true), Some(false)]);
+        assert_eq!(
+            names.map(has),
+            [Some(false), Some(true), Some(true), Some(false)]
+        );
         assert_eq!(has("0000000001"), None);
     }
 
     #[test]
     fn only_permits_count() {
         let names = ["_c_a-lock-0000000001", "_c_a-lease-0000000002"];
-        let held = names.iter().filter_map(|name| Candidate::of(name)).collect();
+        let held = names
+            .iter()
+            .filter_map(|name| Candidate::of(name))
+            .collect();
         assert_eq!(permits_of(held).len(), 1);
     }
 }

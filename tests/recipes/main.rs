@@ -7,7 +7,10 @@
 
 mod elections;
 mod locks;
+mod multi_locks;
 mod numbers;
+mod read_write_locks;
+mod semaphores;
 
 use std::time::Duration;
 
