@@ -9,7 +9,6 @@
 //! says so.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_client::{
@@ -20,16 +19,11 @@ use tokio::sync::Mutex;
 
 use crate::Error;
 use crate::directory::{Kind, owner};
+use crate::mark::{Mark, is_mark};
 use crate::waiting;
 
 /// How often an update is tried when others are faster each time.
 const ATTEMPTS: u32 = 64;
-/// Between attempts, at first and at most, less up to a half at random: those who collided do not
-/// collide again.
-const PAUSE_MIN: Duration = Duration::from_millis(1);
-const PAUSE_MAX: Duration = Duration::from_millis(100);
-/// What the name of a mark begins with, before 32 hexadecimal digits.
-const MARK_PREFIX: &str = "own-";
 
 /// The znode. Clones share their mark, and their writes are made one after the other.
 #[derive(Clone, Debug)]
@@ -41,16 +35,6 @@ pub(crate) struct Cell {
     /// Whose mark makes the znode ours; otherwise the data is the user's, and no recipe's.
     kind: Option<Kind>,
     mark: Arc<Mutex<Mark>>,
-}
-
-/// The ephemeral child of this handle.
-#[derive(Debug)]
-struct Mark {
-    path: String,
-    /// Whether it is believed to be there. The server tells if it is not so.
-    exists: bool,
-    /// Of the last write.
-    write: u64,
 }
 
 /// Which replacement a znode's data is of.
@@ -105,11 +89,7 @@ pub(crate) struct Updated<T> {
 impl Cell {
     pub(crate) fn new(client: &Client, path: impl Into<String>) -> Self {
         let path = path.into();
-        let mark = Mark {
-            path: format!("{path}/{MARK_PREFIX}{:032x}", rand::random::<u128>()),
-            exists: false,
-            write: 0,
-        };
+        let mark = Mark::new(&path);
         Self {
             client: client.clone(),
             path,
@@ -205,10 +185,7 @@ impl Cell {
                         return Ok(None);
                     }
                     (Some(0), Some(Reason::NoNode)) => self.ensure_parent().await?,
-                    // Of a session that is over, or deleted with the znode.
-                    (Some(1), Some(Reason::NoNode)) => mark.exists = false,
-                    // Made by a write whose answer nobody has heard.
-                    (Some(1), Some(Reason::NodeExists)) => mark.exists = true,
+                    (Some(1), _) if mark.learn(&error) => {}
                     _ => return Err(error.into()),
                 }
                 continue;
@@ -235,13 +212,8 @@ impl Cell {
             Base::At(version) => steps.set(&self.path, data).if_version(version.number),
             Base::Any => steps.set(&self.path, data),
         };
-        let write = mark.write.to_string();
         // A znode that is created has no children yet.
-        if mark.exists && !matches!(base, Base::Absent) {
-            return steps.set(&mark.path, write);
-        }
-        let steps = steps.create(&mark.path, write).ephemeral();
-        steps.acl(self.acl.clone())
+        mark.add_to(steps, matches!(base, Base::Absent), &self.acl)
     }
 
     /// What became of a write without an answer.
@@ -268,7 +240,7 @@ impl Cell {
         };
         if let (Some((_, value)), Some((data, _))) = (value, marked) {
             // The mark and the data change together.
-            if data[..] != *mark.write.to_string().as_bytes() {
+            if !mark.is_of_last_write(data) {
                 return Ok(Found::NotApplied);
             }
             let number = match base {
@@ -326,11 +298,10 @@ impl Cell {
         &self,
         mut change: impl FnMut(Option<&[u8]>) -> Result<(Option<Vec<u8>>, T), Error>,
     ) -> Result<Updated<T>, Error> {
-        let mut pause = PAUSE_MIN;
+        let mut backoff = waiting::Backoff::new();
         for attempt in 0..self.attempts {
             if attempt > 0 {
-                tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
-                pause = (pause * 2).min(PAUSE_MAX);
+                backoff.wait().await;
             }
             let read = self.read().await?;
             let (data, answer) = change(read.as_ref().map(|(data, _)| &data[..]))?;
@@ -360,14 +331,15 @@ impl Cell {
                 Err(error) => return Err(error.into()),
             };
             let mut steps = self.client.transaction();
-            for name in names.iter().filter(|name| name.starts_with(MARK_PREFIX)) {
+            for name in names.iter().filter(|name| is_mark(name)) {
                 steps = steps.delete(&format!("{}/{name}", self.path));
             }
-            let is_foreign = |name: &String| !name.starts_with(MARK_PREFIX);
             match steps.delete(&self.path).await {
                 Ok(_) => return Ok(true),
                 // Children of others stay, and so does the znode.
-                Err(error) if error.is(Reason::NotEmpty) && names.iter().any(is_foreign) => {
+                Err(error)
+                    if error.is(Reason::NotEmpty) && !names.iter().all(|name| is_mark(name)) =>
+                {
                     return Err(error.into());
                 }
                 // Marks come and go.

@@ -138,6 +138,13 @@ pub enum Error {
         /// The znode.
         path: String,
     },
+    /// The session has ended over the work on an item of a queue, and somebody else gets it. What was
+    /// done so far may be done again.
+    #[error("{path}: the session has ended meanwhile, and the item is another's")]
+    ItemLost {
+        /// The item.
+        path: String,
+    },
     /// The options contradict each other, or the server's.
     #[error("{0}")]
     InvalidArgument(String),

@@ -38,6 +38,27 @@ where
     }
 }
 
+/// Pauses between attempts that others were faster than: those who collided do not collide again.
+#[derive(Debug)]
+pub(crate) struct Backoff {
+    next: Duration,
+}
+
+impl Backoff {
+    /// Between attempts, at first and at most, less up to a half at random.
+    const MIN: Duration = Duration::from_millis(1);
+    const MAX: Duration = Duration::from_millis(100);
+
+    pub(crate) fn new() -> Self {
+        Self { next: Self::MIN }
+    }
+
+    pub(crate) async fn wait(&mut self) {
+        tokio::time::sleep(self.next.mul_f64(rand::random_range(0.5..1.0))).await;
+        self.next = (self.next * 2).min(Self::MAX);
+    }
+}
+
 /// Until when something may take.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadline {

@@ -5,21 +5,26 @@
 //! leaves one out.
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
+mod barriers;
 mod elections;
+mod group;
+mod languages;
 mod locks;
 mod multi_locks;
 mod numbers;
+mod persistent_node;
+mod processes;
+mod queues;
 mod read_write_locks;
+mod registry;
 mod semaphores;
+mod two_phase_commit;
 
 use std::time::Duration;
 
 use quorate_client::{Client, ClientBuilder};
 use quorate_tests::server::{Server, Settings};
 use quorate_tests::subjects::each_product;
-
-mod group;
-mod persistent_node;
 
 /// Far more than any of them takes.
 const LIMIT: Duration = Duration::from_secs(120);
