@@ -5,6 +5,8 @@ mod barriers;
 mod elections;
 mod every_request;
 mod kills;
+mod leases;
+mod locks;
 mod numbers;
 mod one_client;
 mod partitioner;
