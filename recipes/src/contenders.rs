@@ -222,7 +222,7 @@ impl Contenders {
         if *self.claimed.lock() {
             return Ok(());
         }
-        directory::claim(&self.client, &self.path, self.kind).await?;
+        directory::claim_with_acl(&self.client, &self.path, self.kind, &self.acl).await?;
         // Before anything is created: those whose names betray another recipe are not joined.
         let (names, _) = match self.client.children(&self.path).await {
             Err(error) if error.is(Reason::NoNode) => return Ok(()),

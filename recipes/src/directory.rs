@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use quorate_client::{Client, Reason};
+use quorate_client::{AclEntry, Client, Reason};
 
 use crate::Error;
 
@@ -111,6 +111,16 @@ pub(crate) fn refuse_strangers(path: &str, data: &[u8], wanted: Kind) -> Result<
 ///
 /// [`Error::OtherRecipe`], [`Error::Foreign`]; those of any request.
 pub(crate) async fn claim(client: &Client, path: &str, kind: Kind) -> Result<(), Error> {
+    claim_with_acl(client, path, kind, &[AclEntry::open()]).await
+}
+
+/// As [`claim`]; a znode that is created has this ACL.
+pub(crate) async fn claim_with_acl(
+    client: &Client,
+    path: &str,
+    kind: Kind,
+    acl: &[AclEntry],
+) -> Result<(), Error> {
     loop {
         match client.get(path).await {
             Ok((data, _)) => return refuse_strangers(path, &data, kind),
@@ -123,7 +133,8 @@ pub(crate) async fn claim(client: &Client, path: &str, kind: Kind) -> Result<(),
             client.ensure_path(parent).await?;
         }
         let mark = serde_json::json!({ "recipe": kind }).to_string();
-        match client.create(path, mark).idempotent().await {
+        let create = client.create(path, mark).acl(acl).idempotent();
+        match create.await {
             Ok(_) => return Ok(()),
             // Somebody else was faster; or it took the parent away.
             Err(error) if error.is(Reason::NodeExists) || error.is(Reason::NoNode) => {}

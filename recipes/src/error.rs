@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quorate_client::{Outcome, Reason};
+use quorate_client::{Outcome, Reason, SessionId};
 
 use crate::directory::Kind;
 use crate::lease::StopReason;
@@ -95,9 +95,55 @@ pub enum Error {
         /// How often it was tried.
         attempts: u32,
     },
+    /// The number would leave its range. Nothing was done.
+    #[error("{path} holds {value}, and {change} more is out of range")]
+    Overflow {
+        /// The znode.
+        path: String,
+        /// What it holds.
+        value: i64,
+        /// What was to be added.
+        change: i64,
+    },
+    /// The value cannot be written in its format. Nothing was done.
+    #[error("{path}: the value cannot be written: {what}")]
+    Unwritable {
+        /// The znode.
+        path: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Somebody else's znode is where ours is to be. Choose another name, or wait until it has gone.
+    #[error("{path} is taken by {}", owner_text(*.owner))]
+    Taken {
+        /// The znode.
+        path: String,
+        /// The session that owns it; `None` if it is not ephemeral.
+        owner: Option<SessionId>,
+    },
+    /// What was to keep the znode was closed, here or by another owner of the handle.
+    #[error("{path} is not kept any more: the handle was closed")]
+    Closed {
+        /// The znode.
+        path: String,
+    },
+    /// The session has ended over the work on an item of a queue, and somebody else gets it. What was
+    /// done so far may be done again.
+    #[error("{path}: the session has ended meanwhile, and the item is another's")]
+    ItemLost {
+        /// The item.
+        path: String,
+    },
     /// The options contradict each other, or the server's.
     #[error("{0}")]
     InvalidArgument(String),
+}
+
+fn owner_text(owner: Option<SessionId>) -> String {
+    owner.map_or_else(
+        || "a znode that is not ephemeral".to_owned(),
+        |owner| format!("session {owner}"),
+    )
 }
 
 impl Error {

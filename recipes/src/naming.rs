@@ -123,20 +123,24 @@ impl Parsed {
     }
 }
 
-/// Splits off the number: ten digits or more, with a sign where it has wrapped.
+/// Splits off the number: ten characters as servers write it (`%010d`), eleven for the longest of
+/// those that have wrapped. The sign is one of them: after -1000000000 comes -999999999.
 fn split_number(name: &str) -> Option<(&str, &str)> {
     let digits = name.bytes().rev().take_while(u8::is_ascii_digit).count();
-    if digits < 10 {
-        return None;
+    let unsigned = match digits {
+        0..=8 => return None,
+        // There has to be a sign.
+        9 => name.len() - 9,
+        // The server writes ten at most, so what is before them belongs to the name; unless there is
+        // no other way to read it, as with eleven digits, which then fits no pattern.
+        _ => name.len() - 10,
+    };
+    // The sign belongs to the number if what is before it ends a pattern itself.
+    match name[..unsigned].strip_suffix('-') {
+        Some(head) if ends_a_pattern(head) => Some(name.split_at(head.len())),
+        _ if digits == 9 => None,
+        _ => Some(name.split_at(unsigned)),
     }
-    // The server writes exactly ten, so more are part of something else; unless there is no other
-    // way to read them, as with 11-digit garbage, which then fits no pattern.
-    let mut at = name.len() - 10;
-    // -2147483648 to -1: the sign belongs to the number if what is before it ends a pattern itself.
-    if name[..at].ends_with('-') && ends_a_pattern(&name[..at - 1]) {
-        at -= 1;
-    }
-    Some((&name[..at], &name[at..]))
 }
 
 fn ends_a_pattern(head: &str) -> bool {
@@ -233,6 +237,8 @@ mod tests {
             "lock-",
             "lock-7",
             "lock-00000000x7",
+            "lock-000000007",
+            "lock--00000007",
             "0000000007",
             "job-0000000007",
             "x-0000000007",
@@ -257,7 +263,9 @@ mod tests {
                     ("2147483647", "2147483647"),
                     ("-2147483648", "2147483648"),
                     ("2147483648", "2147483648"),
-                    ("-0000000001", "4294967295"),
+                    ("-1000000000", "3294967296"),
+                    ("-999999999", "3294967297"),
+                    ("-000000001", "4294967295"),
                 ] {
                     let name = format!(
                         "{MARK}{}{digits}",

@@ -223,6 +223,12 @@ impl Server {
         self.proxy.strike(which.into(), Action::CutAfter)
     }
 
+    /// Lets the next request of this kind through untouched: a fault that is asked for after this one
+    /// strikes the request after it. So a test tries every step of a longer conversation in turn.
+    pub fn pass_next(&self, which: impl Into<Which>) -> Fault {
+        self.proxy.strike(which.into(), Action::Pass)
+    }
+
     /// Has the server answer the next request of this kind, and keeps the answer back for ever. All
     /// else goes on.
     pub fn withhold_reply(&self, which: impl Into<Which>) -> Fault {

@@ -5,8 +5,14 @@
 //! leaves one out.
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
+mod barriers;
 mod elections;
+mod group;
 mod locks;
+mod numbers;
+mod persistent_node;
+mod queues;
+mod two_phase_commit;
 
 use std::time::Duration;
 

@@ -19,9 +19,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use quorate_protocol::SessionId;
 
-/// Requests remembered until a proof covers them. More are not needed: heartbeats are a sixth of a
-/// timeout apart, and only one that is a quarter older than a proof counts.
+/// Sendings remembered until a proof covers them: two thirds of a timeout, however busy the client
+/// is. Only one that is a quarter older than a proof counts.
 const SENT_MAX: usize = 16;
+/// What is sent within this part of the timeout after what is remembered adds nothing to it.
+const SENT_PARTS: u32 = 24;
 
 /// A moment on the lease clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -98,6 +100,10 @@ impl Lease {
 
     /// The server counts something sent now as a sign of life.
     pub(crate) fn sent(&mut self, now: LeaseInstant) {
+        let is_covered = |last: &LeaseInstant| now.since(*last) < self.timeout / SENT_PARTS;
+        if self.sent.back().is_some_and(is_covered) {
+            return;
+        }
         if self.sent.len() == SENT_MAX {
             self.sent.pop_front();
         }
@@ -161,6 +167,18 @@ mod tests {
         );
         lease.prove_reached(at(10_550));
         assert_eq!(lease.deadline(), Some(at(11_300)));
+    }
+
+    #[test]
+    fn a_client_that_is_busy_proves_as_much_as_one_that_is_idle() {
+        let mut lease = lease();
+        for ms in 10_000..11_000 {
+            lease.sent(at(ms));
+        }
+        lease.prove_reached(at(11_000));
+        let deadline = lease.deadline().expect("it was proven");
+        assert!(deadline <= at(11_750), "no more than was told");
+        assert!(deadline > at(11_700), "{deadline:?}");
     }
 
     #[test]

@@ -106,12 +106,10 @@ pub(super) async fn hand_over(
         |record| record.handing_over_to = Some(to.clone()),
     )
     .await?;
-    if !line
-        .tell(&successor.node, revocation::take_over(own))
-        .await?
-    {
-        return Err(refused("it has gone"));
-    }
+    // If it is not there any more, it has gone for good, or was told by an attempt whose answer was
+    // lost, and stands behind us already.
+    line.tell(&successor.node, revocation::take_over(own))
+        .await?;
     // Half a session: one that lives answers within a heartbeat or two.
     let patience = lease.schedule().session_timeout / 2;
     let left = tokio::select! {

@@ -78,6 +78,8 @@ pub enum Corruption {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
+    /// Counts the request, and does nothing to it.
+    Pass,
     CutBefore,
     CutAfter,
     Withhold,

@@ -102,6 +102,10 @@ impl Talk {
                 Some(armed) if armed.action == Action::CutBefore => {
                     return Next::CutWhenAnswered(armed);
                 }
+                Some(armed) if armed.action == Action::Pass => {
+                    armed.happened();
+                    None
+                }
                 fault => fault,
             };
             self.open.push_back(Open { xid, fault });
@@ -136,7 +140,7 @@ impl Talk {
                 }
                 Some(fault) => match fault.action {
                     Action::CutBefore | Action::CutAfter => return Next::Cut(fault),
-                    Action::Withhold => fault.happened(),
+                    Action::Withhold | Action::Pass => fault.happened(),
                     Action::Corrupt(corruption) => {
                         corrupt(output, frame, corruption);
                         fault.happened();

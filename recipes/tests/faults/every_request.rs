@@ -1,0 +1,94 @@
+//! One script, played once for each of its requests and each way of losing that one.
+
+use std::task::Poll;
+use std::time::Duration;
+
+use quorate_client::Client;
+use quorate_testing::{TestServer, Which};
+
+/// More than one playing takes, with a connection that is lost once.
+const LIMIT: Duration = Duration::from_secs(20);
+/// More requests than any script makes.
+const REQUESTS_MAX: usize = 200;
+
+/// How the connection is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// The request is never seen.
+    Before,
+    /// Its answer is lost.
+    After,
+}
+
+/// One playing: the request that is struck is counted from 0.
+#[derive(Debug)]
+pub(crate) struct Playing<'a> {
+    pub(crate) server: &'a TestServer,
+    pub(crate) cut: Cut,
+    pub(crate) request: usize,
+}
+
+impl Playing<'_> {
+    /// A path of its own.
+    pub(crate) fn path(&self) -> String {
+        format!("/{:?}-{}", self.cut, self.request)
+    }
+
+    pub(crate) async fn client(&self) -> Client {
+        let builder = Client::builder(&self.server.connect_string());
+        builder.connect().await.unwrap()
+    }
+}
+
+/// Plays the script until it has no request left that was not struck before it came and after its
+/// answer was ready. Answers how many there are.
+pub(crate) async fn at_every_request(
+    server: &TestServer,
+    script: impl for<'a> AsyncFn(&'a Playing<'a>),
+) -> usize {
+    let mut requests = 0;
+    for cut in [Cut::Before, Cut::After] {
+        for request in 0.. {
+            assert!(request < REQUESTS_MAX, "it makes ever more requests");
+            let passed: Vec<_> = (0..request).map(|_| server.pass_next(Which::Any)).collect();
+            let fault = match cut {
+                Cut::Before => server.cut_before_next(Which::Any),
+                Cut::After => server.cut_after_commit(Which::Any),
+            };
+            let playing = Playing {
+                server,
+                cut,
+                request,
+            };
+            let played = tokio::time::timeout(LIMIT, script(&playing)).await;
+            assert!(played.is_ok(), "it hangs: {cut:?} request {request}");
+            drop(passed);
+            let has_happened = fault.has_happened();
+            server.heal_connections().await;
+            if !has_happened {
+                requests = request;
+                break;
+            }
+        }
+    }
+    assert!(requests > 0, "nothing was struck");
+    requests
+}
+
+/// Polls a future so often, whenever it asks for it, and drops it; `None` if it has not resolved.
+pub(crate) async fn polled<T>(future: impl Future<Output = T>, polls: usize) -> Option<T> {
+    let mut future = std::pin::pin!(future);
+    let mut left = polls;
+    std::future::poll_fn(|context| {
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        left -= 1;
+        let polled = future.as_mut().poll(context).map(Some);
+        if left == 0 && polled.is_pending() {
+            return Poll::Ready(None);
+        }
+        polled
+    })
+    .await
+}
