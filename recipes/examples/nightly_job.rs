@@ -69,7 +69,10 @@ async fn main() -> Result<(), Box<dyn StdError>> {
     // The next night the second is there first; the first waits, but not for long.
     let guard = lock.acquire().await?;
     let next = nightly_lock(&one, "machine-1");
-    let waited = next.acquire().wait_at_most(Duration::from_millis(100)).await;
+    let waited = next
+        .acquire()
+        .wait_at_most(Duration::from_millis(100))
+        .await;
     match waited {
         Err(Error::HeldByAnother { holder, waited, .. }) => {
             println!("machine-1: {holder} still has it after {waited:?}");
@@ -144,7 +147,10 @@ impl Store {
             return Err(Stale(token));
         }
         if token > report.token {
-            *report = Report { token, parts: Vec::new() };
+            *report = Report {
+                token,
+                parts: Vec::new(),
+            };
         }
         report.parts.push(part);
         Ok(())
