@@ -2,14 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-use quorate_client::{LeaseInstant, Reason};
+use quorate_client::LeaseInstant;
 
-use crate::contenders::{Place, Rule, after_loss, in_order};
+use crate::contenders::{Contenders, Place, Rule, Turn, after_loss, in_order, turn};
 use crate::guard::Guard;
-use crate::naming::Role;
+use crate::naming::{Naming, Role};
 use crate::options::Options;
+use crate::semaphore::Permits;
 use crate::timing::{Phase, Schedule};
 use crate::{Error, Lease};
+
+/// How long somebody who was not served waits to hear who was.
+const HOLDER_LIMIT: Duration = Duration::from_secs(1);
 
 /// What is asked for, and how long to wait for it. Awaiting it resolves to a [`Guard`].
 ///
@@ -31,6 +35,8 @@ pub struct Acquire {
     pub(crate) patience: Patience,
     /// What the record says with the grant.
     pub(crate) value: Option<String>,
+    /// Of a semaphore.
+    pub(crate) permits: Option<Permits>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +53,7 @@ impl Acquire {
             role,
             patience: Patience::Endless,
             value: None,
+            permits: None,
         }
     }
 
@@ -77,36 +84,60 @@ impl Acquire {
 
     async fn acquire(self) -> Result<Guard, Error> {
         let schedule = self.options.schedule()?;
+        self.check()?;
         match self.patience {
-            Patience::Endless => self.wait(schedule).await,
-            Patience::None => self.try_at_once(schedule).await,
-            Patience::AtMost(limit) => match tokio::time::timeout(limit, self.wait(schedule)).await
-            {
+            Patience::Endless => self.wait().await,
+            Patience::None => self.try_at_once().await,
+            Patience::AtMost(limit) => match tokio::time::timeout(limit, self.wait()).await {
                 Ok(acquired) => acquired,
                 Err(_) => Err(Error::HeldByAnother {
                     path: self.options.line.path.clone(),
-                    // Of no use where nobody answers.
-                    holder: tokio::time::timeout(schedule.session_timeout, self.holder())
-                        .await
-                        .unwrap_or_default(),
+                    holder: self.holder_soon(schedule).await,
                     waited: limit,
                 }),
             },
         }
     }
 
+    fn check(&self) -> Result<(), Error> {
+        if self.role == Role::Shared && self.options.naming == Naming::JavaRecipe {
+            let what = "ZooKeeper's Java recipes have no lock for readers: choose another naming";
+            return Err(Error::InvalidArgument(what.to_owned()));
+        }
+        if let Some(permits) = &self.permits {
+            permits.check()?;
+        }
+        Ok(())
+    }
+
+    /// What the holder calls itself; empty where that cannot be told soon.
+    async fn holder_soon(&self, schedule: Schedule) -> String {
+        if !self.options.client().state().is_connected() {
+            return String::new();
+        }
+        let limit = HOLDER_LIMIT.min(schedule.session_timeout);
+        let holder = tokio::time::timeout(limit, self.holder()).await;
+        holder.unwrap_or_default()
+    }
+
+    /// Where it is waited for.
+    fn line(&self) -> &Contenders {
+        let locks = self.permits.as_ref().map(|permits| &permits.locks);
+        locks.unwrap_or(&self.options.line)
+    }
+
     fn rule(&self) -> Rule {
         match self.role {
             Role::Shared => Rule::Writers,
-            Role::Exclusive | Role::Lead => Rule::All,
+            Role::Exclusive | Role::Lead | Role::Permit => Rule::All,
         }
     }
 
-    async fn wait(&self, schedule: Schedule) -> Result<Guard, Error> {
-        let (line, since) = (&self.options.line, Instant::now());
+    async fn wait(&self) -> Result<Guard, Error> {
+        let (line, since) = (self.line(), Instant::now());
         loop {
             let session = line.client.session();
-            match self.attempt(schedule, since).await {
+            match self.attempt(since).await {
                 Ok(guard) => return Ok(guard),
                 Err(error) => {
                     let policy = self.options.on_session_loss;
@@ -117,38 +148,50 @@ impl Acquire {
         }
     }
 
-    async fn attempt(&self, schedule: Schedule, since: Instant) -> Result<Guard, Error> {
-        let (line, identity) = (&self.options.line, self.options.identity());
-        let join = line.join(self.options.naming, self.role, &identity);
-        let mut place = join.await?;
-        line.wait_for_turn(&mut place, self.rule()).await?;
-        self.take(place, schedule, since).await
+    async fn attempt(&self, since: Instant) -> Result<Guard, Error> {
+        let mut place = self.join().await?;
+        self.line().wait_for_turn(&mut place, self.rule()).await?;
+        self.take(place, since).await
     }
 
-    async fn try_at_once(&self, schedule: Schedule) -> Result<Guard, Error> {
-        let line = &self.options.line;
+    async fn join(&self) -> Result<Place, Error> {
+        if let Some(permits) = &self.permits {
+            permits.agree(&self.options.line).await?;
+        }
+        // Of a semaphore, whoever is first in line may take the next permit.
+        let role = match self.role {
+            Role::Permit => Role::Exclusive,
+            role => role,
+        };
+        let identity = self.options.identity();
+        self.line().join(self.options.naming, role, &identity).await
+    }
+
+    async fn try_at_once(&self) -> Result<Guard, Error> {
         let since = Instant::now();
-        if !self.is_free(None).await? {
+        let has_permit = match &self.permits {
+            None => true,
+            Some(permits) => permits.is_free().await?,
+        };
+        if !has_permit || !self.is_free(None).await? {
             return Err(self.would_block().await);
         }
-        let identity = self.options.identity();
-        let place = line.join(self.options.naming, self.role, &identity).await?;
+        let place = self.join().await?;
         if !self.is_free(Some(&place)).await? {
             drop(place);
             return Err(self.would_block().await);
         }
-        self.take(place, schedule, since).await
+        self.take(place, since).await
     }
 
     /// Whether nobody is in the way of `place`, or of one who would come now.
     async fn is_free(&self, place: Option<&Place>) -> Result<bool, Error> {
-        let candidates = self.options.line.read().await?;
+        let candidates = self.line().read().await?;
         if let Some(place) = place {
-            use crate::contenders::{Turn, turn};
             return match turn(&candidates, place.name(), self.rule()) {
                 Turn::Ours => Ok(true),
                 Turn::After(_) => Ok(false),
-                Turn::Gone => Err(self.options.line.displaced()),
+                Turn::Gone => Err(self.line().displaced()),
             };
         }
         let mut candidates = candidates.into_iter();
@@ -159,20 +202,67 @@ impl Acquire {
     }
 
     /// It is our turn: makes us the holder.
-    async fn take(&self, place: Place, schedule: Schedule, since: Instant) -> Result<Guard, Error> {
+    async fn take(&self, place: Place, since: Instant) -> Result<Guard, Error> {
         let line = &self.options.line;
+        if let Some(permits) = &self.permits {
+            return self.take_permit(permits, place, since).await;
+        }
         self.sit_out_lock_delay(&place).await?;
-        self.prove_session(&place, &schedule).await?;
-        let seen = line
-            .grant(&place, schedule.session_timeout, self.value.as_deref())
+        let schedule = self.prove_session(&place).await?;
+        let token = match self.role {
+            Role::Shared => line.grant_shared(&place).await?,
+            _ => {
+                let grant = line.grant(&place, schedule.session_timeout, self.value.as_deref());
+                grant.await?.token()
+            }
+        };
+        Guard::new(&self.options, place, token, schedule, since.elapsed())
+    }
+
+    async fn take_permit(
+        &self,
+        permits: &Permits,
+        turn: Place,
+        since: Instant,
+    ) -> Result<Guard, Error> {
+        let identity = self.options.identity();
+        let leases = &permits.leases;
+        let place = leases
+            .join(self.options.naming, Role::Permit, &identity)
             .await?;
-        Guard::new(
-            &self.options,
-            place,
-            seen.token(),
-            schedule,
-            since.elapsed(),
-        )
+        if self.patience != Patience::None {
+            permits.wait_for(&place).await?;
+        } else if !permits.has(&place).await? {
+            drop((place, turn));
+            return Err(self.would_block().await);
+        }
+        let schedule = self.prove_session(&place).await?;
+        let token = leases.grant_shared(&place).await?;
+        // Whoever is next may look for another.
+        drop(turn);
+        Guard::new(&self.options, place, token, schedule, since.elapsed())
+    }
+
+    /// Waits until the session is proven well before its renew deadline, so that a holder is not told to
+    /// stop as soon as it begins. After a while of silence, against Apache ZooKeeper, this takes up to a
+    /// quarter of the session's timeout: only what was sent that long before a `sync` is proven by it.
+    async fn prove_session(&self, place: &Place) -> Result<Schedule, Error> {
+        let line = &self.options.line;
+        // The session that there is now may be another than when this was begun.
+        let schedule = self.options.schedule()?;
+        let ahead = schedule.session_timeout / 24;
+        loop {
+            let Some(end) = line.client.lease_of(place.session) else {
+                return Err(line.displaced());
+            };
+            match schedule.phase(LeaseInstant::now(), end) {
+                Phase::Held { left } if left >= ahead => return Ok(schedule),
+                _ => {
+                    line.client.sync(&line.path).await?;
+                    tokio::time::sleep(ahead / 2).await;
+                }
+            }
+        }
     }
 
     /// If the last holder was lost rather than gave it back, what it had begun may still arrive
@@ -182,38 +272,29 @@ impl Acquire {
         if delay.is_zero() {
             return Ok(());
         }
-        if let Some(seen) = line.read_record().await?
-            && seen.record.is_taken()
-            && seen.record.node != place.name()
-        {
-            let lost = line.client.exists(&line.child(&seen.record.node)).await?;
-            if lost.is_none() {
-                tracing::info!(path = %line.path, ?delay, holder = %seen.record.holder_identity,
-                    "the last holder was lost: a delay before the next");
-                tokio::time::sleep(delay).await;
-            }
+        let Some(seen) = line.read_record().await? else {
+            return Ok(());
+        };
+        let last = seen.record;
+        if !last.is_taken() || last.node == place.name() {
+            return Ok(());
+        }
+        if line.client.exists(&line.child(&last.node)).await?.is_some() {
+            return Ok(());
+        }
+        if self.patience == Patience::None {
+            return Err(Error::WouldBlock {
+                path: line.path.clone(),
+                holder: last.holder_identity,
+            });
+        }
+        tracing::info!(path = %line.path, ?delay, holder = %last.holder_identity,
+            "the last holder was lost: a delay before the next");
+        tokio::time::sleep(delay).await;
+        if self.role == Role::Shared {
+            line.note_loss(place, &last.node).await?;
         }
         Ok(())
-    }
-
-    /// Waits until the session is proven well before its renew deadline, so that a holder is not told to
-    /// stop as soon as it begins. After a while of silence, against Apache ZooKeeper, this takes up to a
-    /// quarter of the session's timeout: only what was sent that long before a `sync` is proven by it.
-    async fn prove_session(&self, place: &Place, schedule: &Schedule) -> Result<(), Error> {
-        let line = &self.options.line;
-        let ahead = schedule.session_timeout / 24;
-        loop {
-            let Some(end) = line.client.lease_of(place.session) else {
-                return Err(line.displaced());
-            };
-            match schedule.phase(LeaseInstant::now(), end) {
-                Phase::Held { left } if left >= ahead => return Ok(()),
-                _ => {
-                    line.client.sync(&line.path).await?;
-                    tokio::time::sleep(ahead / 2).await;
-                }
-            }
-        }
     }
 
     async fn would_block(&self) -> Error {
@@ -225,18 +306,19 @@ impl Acquire {
 
     /// What the first in line calls itself; empty if that cannot be told.
     async fn holder(&self) -> String {
-        let line = &self.options.line;
+        let leases = self.permits.as_ref().map(|permits| &permits.leases);
+        let line = leases.unwrap_or(&self.options.line);
         let Ok(candidates) = line.read().await else {
             return String::new();
         };
         let Some(first) = in_order(candidates).into_iter().next() else {
             return String::new();
         };
-        match line.client.get(&line.child(&first.name)).await {
-            Ok((data, _)) => String::from_utf8_lossy(&data).into_owned(),
-            Err(error) if error.is(Reason::NoNode) => String::new(),
-            Err(_) => String::new(),
-        }
+        let data = line.client.get(&line.child(&first.name)).await;
+        data.map_or_else(
+            |_| String::new(),
+            |(data, _)| String::from_utf8_lossy(&data).into_owned(),
+        )
     }
 }
 

@@ -33,7 +33,7 @@ pub(crate) struct Candidate {
 }
 
 impl Candidate {
-    fn of(name: &str) -> Option<Self> {
+    pub(crate) fn of(name: &str) -> Option<Self> {
         let parsed = Parsed::of(name)?;
         let name = name.to_owned();
         Some(Self { name, parsed })
@@ -344,7 +344,8 @@ pub(crate) async fn after_loss(
     error: Error,
 ) -> Result<(), Error> {
     let may_go_on = match &error {
-        Error::Displaced { .. } => true,
+        // Lost: between the grant and its first look at the session.
+        Error::Displaced { .. } | Error::Lost { .. } => true,
         Error::Client(error) => error.needs_new_session() || client.session() != lost,
         _ => false,
     };

@@ -114,7 +114,8 @@ pub(crate) async fn claim(client: &Client, path: &str, kind: Kind) -> Result<(),
     claim_with_acl(client, path, kind, &[AclEntry::open()]).await
 }
 
-/// As [`claim`]; a znode that is created has this ACL.
+/// As [`claim`]; a directory that is created gets this ACL. Whoever may delete a child is said by the
+/// directory's, not by the child's.
 pub(crate) async fn claim_with_acl(
     client: &Client,
     path: &str,
@@ -127,19 +128,36 @@ pub(crate) async fn claim_with_acl(
             Err(error) if error.is(Reason::NoNode) => {}
             Err(error) => return Err(error.into()),
         }
-        if let Some((parent, _)) = path.rsplit_once('/')
-            && !parent.is_empty()
-        {
-            client.ensure_path(parent).await?;
+        create(client, path, mark(kind), acl).await?;
+    }
+}
+
+fn mark(kind: Kind) -> Vec<u8> {
+    serde_json::json!({ "recipe": kind })
+        .to_string()
+        .into_bytes()
+}
+
+/// Creates a directory, and what is above it, if it is not there. Somebody else may be faster, or take
+/// the parent away: whoever asks has to look.
+///
+/// Cancel safe, and safe to repeat.
+pub(crate) async fn create(
+    client: &Client,
+    path: &str,
+    data: Vec<u8>,
+    acl: &[AclEntry],
+) -> Result<(), Error> {
+    if let Some((parent, _)) = path.rsplit_once('/')
+        && !parent.is_empty()
+    {
+        client.ensure_path(parent).await?;
+    }
+    match client.create(path, data).acl(acl).idempotent().await {
+        Err(error) if !error.is(Reason::NodeExists) && !error.is(Reason::NoNode) => {
+            Err(error.into())
         }
-        let mark = serde_json::json!({ "recipe": kind }).to_string();
-        let create = client.create(path, mark).acl(acl).idempotent();
-        match create.await {
-            Ok(_) => return Ok(()),
-            // Somebody else was faster; or it took the parent away.
-            Err(error) if error.is(Reason::NodeExists) || error.is(Reason::NoNode) => {}
-            Err(error) => return Err(error.into()),
-        }
+        _ => Ok(()),
     }
 }
 

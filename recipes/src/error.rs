@@ -59,6 +59,17 @@ pub enum Error {
         /// How long that was.
         waited: Duration,
     },
+    /// Others use the semaphore with another number of permits. Name the same, or delete its znode
+    /// while nobody uses it.
+    #[error("{path} has {theirs} permits, not {ours}")]
+    LimitMismatch {
+        /// The semaphore.
+        path: String,
+        /// What we were told.
+        ours: u32,
+        /// What all others were told.
+        theirs: u32,
+    },
     /// The znode that stands for us in the line was deleted by somebody else.
     #[error("somebody has deleted our place in the line at {path}")]
     Displaced {

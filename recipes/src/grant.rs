@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use quorate_client::{Committed, Outcome, Reason, Stat};
 
 use crate::contenders::{Contenders, Place};
@@ -81,6 +82,53 @@ impl Contenders {
         .await
     }
 
+    /// Grants it to one of several who may hold it together: they must not wait for each other's write
+    /// of the record. The grant is a write of the contender's own znode, and its zxid the token. Nobody
+    /// is granted anything behind it before it has gone, so tokens grow all the same; and once the
+    /// session is over there is nothing to write.
+    ///
+    /// Cancel safe.
+    pub(crate) async fn grant_shared(&self, place: &Place) -> Result<FencingToken, Error> {
+        let (mut data, mut version) = (Bytes::from(place.identity.clone()), 0);
+        for _ in 0..ATTEMPTS_MAX {
+            let set = self.client.set(place.path(), &data).if_version(version);
+            match set.await {
+                Ok(stat) => return Ok(FencingToken(stat.mzxid.0.unsigned_abs())),
+                Err(error) if error.is(Reason::NoNode) => return Err(self.displaced()),
+                // It was applied, or somebody asks for it already; what is asked stays.
+                Err(error) if error.is(Reason::BadVersion) => {}
+                Err(error) if error.is_retryable() => pause_if_refused(&error).await,
+                Err(error) => return Err(error.into()),
+            }
+            match self.client.get(place.path()).await {
+                Ok((read, stat)) => (data, version) = (read, stat.version),
+                Err(error) if error.is(Reason::NoNode) => return Err(self.displaced()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(self.contended(place.path()))
+    }
+
+    /// Notes that the holder whose znode that was did not give it back, and that this was sat out.
+    pub(crate) async fn note_loss(&self, place: &Place, node: &str) -> Result<(), Error> {
+        let is_noted = |record: &Record| record.node != node || record.released;
+        self.write_record(place.path(), is_noted, |record| {
+            if record.node == node {
+                record.released = true;
+                record.reason = Some("it was lost".to_owned());
+            }
+        })
+        .await?;
+        Ok(())
+    }
+
+    fn contended(&self, path: &str) -> Error {
+        Error::Contended {
+            path: path.to_owned(),
+            attempts: ATTEMPTS_MAX,
+        }
+    }
+
     /// Changes the record for as long as the znode `node` exists. If the outcome of a write is lost
     /// with the connection, `is_done` says whether the record shows it.
     ///
@@ -121,16 +169,11 @@ impl Contenders {
                 Err(error) if error.outcome() == Outcome::Unknown && error.is_retryable() => {
                     may_be_done = true;
                 }
-                Err(error) if error.is_retryable() && error.reason().is_none() => {
-                    tokio::time::sleep(PAUSE).await;
-                }
+                Err(error) if error.is_retryable() => pause_if_refused(&error).await,
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(Error::Contended {
-            path: self.path.clone(),
-            attempts: ATTEMPTS_MAX,
-        })
+        Err(self.contended(&self.path))
     }
 
     /// Gives back what the znode `node` held: the record says so, and the znode is gone, in one step.
@@ -184,6 +227,14 @@ impl Contenders {
             Err(error) if error.needs_new_session() => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// A server that answers "not now" must not be asked without end; where there is no connection, the
+/// next request waits for one.
+async fn pause_if_refused(error: &quorate_client::Error) {
+    if error.reason().is_some() {
+        tokio::time::sleep(PAUSE).await;
     }
 }
 

@@ -4,23 +4,17 @@
 //! languages need no more than an ephemeral znode. Of two that want the same id the first has it.
 //! Children that are not ephemeral are nobody's member: they are left alone, and logged once.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::future::IntoFuture;
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_client::tree::{Change, Node, Tree};
-use quorate_client::{AclEntry, Client, Reason, SessionId, Stat, Zxid};
+use quorate_client::{AclEntry, Client, SessionId, Stat, Zxid};
 
 use crate::Error;
-use crate::directory::{Kind, claim, refuse_others};
+use crate::directory::{Kind, claim};
+use crate::follow::{Entry, Follow, Step, join, read};
 use crate::persistent_node::{KeptNode, NodeState, NodeStates, PersistentNode};
-
-/// Reads under way at a time.
-const PIPELINED: usize = 256;
-/// Children that are no members, of which the log hears.
-const STRANGERS_MAX: usize = 64;
 
 /// A group: processes that know of each other.
 ///
@@ -72,7 +66,7 @@ pub struct Member {
     pub changed: Zxid,
 }
 
-impl Member {
+impl Entry for Member {
     fn read(name: &str, data: &Bytes, stat: &Stat) -> Option<Self> {
         Some(Self {
             id: name.to_owned(),
@@ -81,6 +75,10 @@ impl Member {
             joined: stat.czxid,
             changed: stat.mzxid,
         })
+    }
+
+    fn created(&self) -> Zxid {
+        self.joined
     }
 }
 
@@ -142,34 +140,7 @@ impl Group {
     ///
     /// [`Error::OtherRecipe`]; those of any request.
     pub async fn members(&self) -> Result<Vec<Member>, Error> {
-        let names = match self.client.get(&self.path).await {
-            Ok((data, _)) => {
-                refuse_others(&self.path, &data, self.kind)?;
-                self.client.children(&self.path).await
-            }
-            Err(error) => Err(error),
-        };
-        let names = match names {
-            Ok((names, _)) => names,
-            Err(error) if error.is(Reason::NoNode) => return Ok(Vec::new()),
-            Err(error) => return Err(error.into()),
-        };
-        let mut members = Vec::with_capacity(names.len());
-        for batch in names.chunks(PIPELINED) {
-            let reads: Vec<_> = batch
-                .iter()
-                .map(|name| self.client.get(&format!("{}/{name}", self.path)).send())
-                .collect();
-            for (name, read) in batch.iter().zip(reads) {
-                match read.await {
-                    Ok((data, stat)) => members.extend(Member::read(name, &data, &stat)),
-                    Err(error) if error.is(Reason::NoNode) || error.is(Reason::NoAuth) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
-        }
-        members.sort_by_key(|member| member.joined);
-        Ok(members)
+        read(&self.client, &self.path, self.kind).await
     }
 
     /// Follows who is there: [`GroupChanges::members`] at first, and then every change of it.
@@ -178,19 +149,9 @@ impl Group {
     ///
     /// As [`Group::members`].
     pub async fn changes(&self) -> Result<GroupChanges, Error> {
-        let tree = self.client.tree(&self.path).await?;
-        if let Some(directory) = tree.get(&self.path) {
-            refuse_others(&self.path, &directory.data, self.kind)?;
-        }
-        let mut changes = GroupChanges {
-            path: self.path.clone(),
-            tree,
-            members: BTreeMap::new(),
-            ready: VecDeque::new(),
-            strangers: BTreeSet::new(),
-        };
-        changes.members = changes.read();
-        Ok(changes)
+        Ok(GroupChanges {
+            follow: Follow::open(&self.client, &self.path, self.kind).await?,
+        })
     }
 }
 
@@ -253,7 +214,7 @@ impl Join {
         check_name(&self.id, "the id of a member")?;
         let group = &self.group;
         claim(&group.client, &group.path, group.kind).await?;
-        let path = format!("{}/{}", group.path, self.id);
+        let path = join(&group.path, &self.id);
         let mut node = PersistentNode::new(&group.client, &path)
             .data(&self.data)
             .acl(group.acl.clone());
@@ -362,18 +323,13 @@ pub enum GroupChange {
 /// Changes in quick succession may be seen as one; the last is never missed.
 #[derive(Debug)]
 pub struct GroupChanges {
-    path: String,
-    tree: Tree,
-    members: BTreeMap<String, Member>,
-    ready: VecDeque<GroupChange>,
-    /// Children that are no members, which were logged.
-    strangers: BTreeSet<String>,
+    follow: Follow<Member>,
 }
 
 impl GroupChanges {
     /// Who is there, by id, as the last [`GroupChanges::next`] left it.
     pub fn members(&self) -> &BTreeMap<String, Member> {
-        &self.members
+        self.follow.entries()
     }
 
     /// The next change; `None` when the session is over. After an error that can be retried it goes on.
@@ -384,150 +340,25 @@ impl GroupChanges {
     ///
     /// As [`Group::members`].
     pub async fn next(&mut self) -> Option<Result<GroupChange, Error>> {
-        loop {
-            if let Some(change) = self.ready.pop_front() {
-                self.apply(&change);
-                return Some(Ok(change));
-            }
-            match self.tree.next().await? {
-                Err(error) => return Some(Err(error.into())),
-                Ok(Change::Resynced(_)) => {
-                    let members = self.read();
-                    let old = std::mem::replace(&mut self.members, members);
-                    let changes = difference(&old, &self.members);
-                    return Some(Ok(GroupChange::Resynced(changes)));
-                }
-                Ok(Change::Put { path, new, .. }) => {
-                    let Some(name) = self.name_of(&path) else {
-                        continue;
-                    };
-                    let new = self.member(&name, &new);
-                    self.note(self.members.get(&name).cloned(), new);
-                }
-                Ok(Change::Removed { path, .. }) => {
-                    if let Some(name) = self.name_of(&path) {
-                        self.note(self.members.get(&name).cloned(), None);
-                    }
-                }
-                // Whatever else a tree may tell one day.
-                Ok(_) => {}
-            }
-        }
-    }
-
-    fn note(&mut self, old: Option<Member>, new: Option<Member>) {
-        self.ready.extend(step(old, new));
-    }
-
-    fn apply(&mut self, change: &GroupChange) {
-        match change {
-            GroupChange::Joined(new) | GroupChange::Updated { new, .. } => {
-                self.members.insert(new.id.clone(), new.clone());
-            }
-            GroupChange::Left(old) => drop(self.members.remove(&old.id)),
-            GroupChange::Resynced(_) => {}
-        }
-    }
-
-    /// The name of a child of the directory.
-    fn name_of(&self, path: &str) -> Option<String> {
-        let name = path.strip_prefix(&self.path)?.strip_prefix('/')?;
-        (!name.is_empty() && !name.contains('/')).then(|| name.to_owned())
-    }
-
-    fn member(&mut self, name: &str, node: &Node) -> Option<Member> {
-        let member = Member::read(name, &node.data, &node.stat);
-        if member.is_none()
-            && self.strangers.len() < STRANGERS_MAX
-            && self.strangers.insert(name.to_owned())
-        {
-            tracing::warn!(
-                group = self.path,
-                name,
-                "a child that is no member: left alone"
-            );
-        }
-        member
-    }
-
-    fn read(&mut self) -> BTreeMap<String, Member> {
-        let nodes: Vec<_> = self
-            .tree
-            .nodes()
-            .iter()
-            .filter_map(|(path, node)| Some((self.name_of(path)?, node.clone())))
-            .collect();
-        let members = nodes
-            .into_iter()
-            .filter_map(|(name, node)| self.member(&name, &node));
-        members.map(|member| (member.id.clone(), member)).collect()
+        let step = self.follow.next().await?;
+        Some(step.map(GroupChange::from).map_err(Error::from))
     }
 }
 
-/// What one znode's change means.
-fn step(old: Option<Member>, new: Option<Member>) -> Vec<GroupChange> {
-    match (old, new) {
-        (None, None) => Vec::new(),
-        (None, Some(new)) => vec![GroupChange::Joined(new)],
-        (Some(old), None) => vec![GroupChange::Left(old)],
-        (Some(old), Some(new)) if old.joined != new.joined => {
-            vec![GroupChange::Left(old), GroupChange::Joined(new)]
+impl From<Step<Member>> for GroupChange {
+    fn from(step: Step<Member>) -> Self {
+        match step {
+            Step::Came(member) => Self::Joined(member),
+            Step::Went(member) => Self::Left(member),
+            Step::Changed { new, old } => Self::Updated { new, old },
+            Step::Resynced(steps) => Self::Resynced(steps.into_iter().map(Self::from).collect()),
         }
-        (Some(old), Some(new)) if old == new => Vec::new(),
-        (Some(old), Some(new)) => vec![GroupChange::Updated { new, old }],
     }
-}
-
-/// What has to happen to `old` to become `new`. Who left comes first.
-fn difference(old: &BTreeMap<String, Member>, new: &BTreeMap<String, Member>) -> Vec<GroupChange> {
-    let ids: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
-    let mut changes: Vec<GroupChange> = ids
-        .into_iter()
-        .flat_map(|id| step(old.get(id).cloned(), new.get(id).cloned()))
-        .collect();
-    changes.sort_by_key(|change| !matches!(change, GroupChange::Left(_)));
-    changes
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn member(id: &str, joined: i64, changed: i64) -> Member {
-        Member {
-            id: id.to_owned(),
-            data: Bytes::new(),
-            session: SessionId::new(7).unwrap(),
-            joined: Zxid(joined),
-            changed: Zxid(changed),
-        }
-    }
-
-    fn members(list: &[(&str, i64, i64)]) -> BTreeMap<String, Member> {
-        list.iter()
-            .map(|&(id, joined, changed)| (id.to_owned(), member(id, joined, changed)))
-            .collect()
-    }
-
-    #[test]
-    fn a_difference_says_who_left_joined_came_back_and_changed() {
-        let old = members(&[("a", 1, 1), ("b", 2, 2), ("c", 3, 3), ("d", 4, 4)]);
-        let new = members(&[("a", 1, 1), ("b", 2, 9), ("c", 8, 8), ("e", 7, 7)]);
-        let changes = difference(&old, &new);
-        assert_eq!(
-            changes,
-            [
-                GroupChange::Left(member("c", 3, 3)),
-                GroupChange::Left(member("d", 4, 4)),
-                GroupChange::Updated {
-                    new: member("b", 2, 9),
-                    old: member("b", 2, 2),
-                },
-                GroupChange::Joined(member("c", 8, 8)),
-                GroupChange::Joined(member("e", 7, 7)),
-            ]
-        );
-    }
 
     #[test]
     fn a_name_is_one_znode_below_its_directory() {

@@ -5,10 +5,13 @@
 //! ended, and not before.
 
 use std::fmt;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use quorate_client::operation::{Get, Watched};
-use quorate_client::{EventType, Reason, SessionState, Transaction};
+use quorate_client::watch::Watcher;
+use quorate_client::{EventType, LeaseInstant, Reason, SessionState, Transaction};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -86,6 +89,7 @@ impl Guard {
             line: options.line.clone(),
             options: options.clone(),
             since: Instant::now(),
+            is_told: AtomicBool::new(false),
         };
         // From here on it is the task that gives the place up.
         place.keep();
@@ -199,13 +203,21 @@ struct Watch {
     line: Contenders,
     options: Options,
     since: Instant,
+    /// The work was told to stop, and so were the metrics.
+    is_told: AtomicBool,
 }
 
 /// What a look at the holder's znode shows.
 enum Look {
-    /// It is ours. The watch tells of the next change.
-    Ours(quorate_client::watch::Watcher),
-    Stop(StopReason),
+    /// It is ours.
+    Ours {
+        /// Tells of the next change.
+        watch: Option<Watcher>,
+        /// Somebody asks for it.
+        stop: Option<StopReason>,
+    },
+    /// We may not read it any more.
+    NoAccess,
     End(StopReason),
     /// Nothing: there is no connection.
     Nothing,
@@ -226,7 +238,7 @@ impl Watch {
             None => (lease.stop_reason().unwrap_or(StopReason::SessionOver), None),
         };
         lease.stop(reason.clone());
-        self.tell_stopping(&reason);
+        self.tell_stopping(&lease.stop_reason().unwrap_or(reason.clone()));
         // What is still at work is told to stop, and gets its time: the session is still watched.
         if lease.is_held() && lease.is_at_work() {
             tokio::select! {
@@ -270,7 +282,12 @@ impl Watch {
         }
     }
 
+    /// Once.
     fn tell_stopping(&self, reason: &StopReason) {
+        if self.is_told.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        tracing::info!(path = self.lease.path(), %reason, "told to stop");
         if let Some(metrics) = &self.options.metrics {
             metrics.on_stopping(self.lease.path(), reason);
         }
@@ -281,41 +298,25 @@ impl Watch {
         let lease = &self.lease;
         let schedule = *lease.schedule();
         let mut states = lease.client().states();
-        let mut watcher = None;
+        let mut watcher: Option<Watcher> = None;
         let mut next_look = Instant::now();
-        let mut was_told = lease.stop_reason().is_some();
+        // Never waited for alone: a server that says nothing must not keep the news from the work.
+        let mut look: Option<Pin<Box<dyn Future<Output = Look> + Send + '_>>> = None;
         loop {
             if lease.is_over() {
                 return;
             }
             let phase = lease.look();
-            if let (Some(reason), false) = (lease.stop_reason(), was_told) {
-                was_told = true;
-                tracing::info!(path = lease.path(), %reason, "told to stop");
+            if let Some(reason) = lease.stop_reason() {
                 self.tell_stopping(&reason);
             }
             let left = match phase {
                 Phase::Held { left } | Phase::Stopping { left } => left,
                 Phase::Over => return,
             };
-            if next_look <= Instant::now() {
+            if look.is_none() && next_look <= Instant::now() {
                 next_look = Instant::now() + schedule.retry_period;
-                match self.look(watcher.is_none()).await {
-                    Look::Ours(armed) => watcher = Some(armed),
-                    Look::Stop(reason) => {
-                        if reason == StopReason::NoAccess {
-                            lease.freeze();
-                        }
-                        watcher = None;
-                        lease.stop(reason);
-                        continue;
-                    }
-                    Look::End(reason) => {
-                        lease.end_it(reason);
-                        return;
-                    }
-                    Look::Nothing => {}
-                }
+                look = Some(Box::pin(self.look(watcher.is_none())));
             }
             // The timers of the runtime stand still while the machine sleeps, the lease clock does
             // not; so never for long.
@@ -323,6 +324,12 @@ impl Watch {
             let event = async {
                 match watcher.as_mut() {
                     Some(watcher) => watcher.await,
+                    None => std::future::pending().await,
+                }
+            };
+            let looked = async {
+                match look.as_mut() {
+                    Some(look) => look.await,
                     None => std::future::pending().await,
                 }
             };
@@ -346,6 +353,26 @@ impl Watch {
                         _ => next_look = Instant::now(),
                     }
                 }
+                seen = looked => {
+                    look = None;
+                    match seen {
+                        Look::Ours { watch, stop } => {
+                            watcher = watch.or(watcher);
+                            if let Some(reason) = stop {
+                                lease.stop(reason);
+                            }
+                        }
+                        Look::NoAccess => {
+                            lease.freeze();
+                            lease.stop(StopReason::NoAccess);
+                        }
+                        Look::End(reason) => {
+                            lease.end_it(reason);
+                            return;
+                        }
+                        Look::Nothing => {}
+                    }
+                }
             }
         }
     }
@@ -366,29 +393,20 @@ impl Watch {
             Ok((_, stat)) if stat.ephemeral_owner != lease.session().get() => {
                 Look::End(StopReason::NodeDeleted)
             }
-            Ok((data, _)) => match revocation::revoked(&data) {
-                Some(asked) if lease.stop_reason().is_none() => Look::Stop(asked),
-                _ => watcher.map_or(Look::Nothing, Look::Ours),
+            Ok((data, _)) => Look::Ours {
+                watch: watcher,
+                stop: revocation::revoked(&data),
             },
             Err(error) if error.is(Reason::NoNode) => Look::End(StopReason::NodeDeleted),
-            Err(error) if error.is(Reason::NoAuth) => match lease.stop_reason() {
-                None => Look::Stop(StopReason::NoAccess),
-                Some(_) => Look::Nothing,
-            },
+            Err(error) if error.is(Reason::NoAuth) => Look::NoAccess,
             Err(_) => Look::Nothing,
         }
     }
 }
 
-async fn watched(
-    get: Get,
-) -> Result<
-    (
-        (bytes::Bytes, quorate_client::Stat),
-        quorate_client::watch::Watcher,
-    ),
-    quorate_client::Error,
-> {
+type Read = (bytes::Bytes, quorate_client::Stat);
+
+async fn watched(get: Get) -> Result<(Read, Watcher), quorate_client::Error> {
     let watched: Watched<Get> = get.watch();
     watched.await
 }
@@ -410,12 +428,16 @@ impl Watchdog {
         let lease = lease.clone();
         let is_ended = ended.clone();
         let watch = move || {
+            let mut over_since = None;
             loop {
                 // Half of the margin is left to those who end in order.
-                let left = lease
-                    .deadline()
-                    .after(lease.schedule().margin / 2)
-                    .remaining();
+                let half = lease.schedule().margin / 2;
+                let mut left = lease.deadline().after(half).remaining();
+                // The session may live on when the znode is gone.
+                if lease.is_over() {
+                    let since = *over_since.get_or_insert_with(LeaseInstant::now);
+                    left = left.min(since.after(half).remaining());
+                }
                 if left.is_zero() && !is_ended.is_cancelled() {
                     tracing::error!(
                         path = lease.path(),

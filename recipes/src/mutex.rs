@@ -73,6 +73,14 @@ impl Mutex {
         self
     }
 
+    pub(crate) fn path(&self) -> &str {
+        &self.options.line.path
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        self.options.client()
+    }
+
     /// Asks for it. Resolves to a [`Guard`](crate::Guard).
     pub fn acquire(&self) -> Acquire {
         Acquire::new(&self.options, Role::Exclusive)

@@ -35,17 +35,20 @@ pub(crate) enum Role {
     Shared,
     /// To lead.
     Lead,
+    /// To be one of so many.
+    Permit,
 }
 
 /// What comes between mark and number, and what it means. The longest that fits counts, so that
 /// `__rlock__` is not taken for `lock-`.
-const PATTERNS: [(&str, Role); 8] = [
+const PATTERNS: [(&str, Role); 9] = [
     ("__rlock__", Role::Shared),
     ("__READ__", Role::Shared),
     ("__lock__", Role::Exclusive),
     ("__WRIT__", Role::Exclusive),
     ("latch-", Role::Lead),
     ("lock-", Role::Exclusive),
+    ("lease-", Role::Permit),
     ("n_", Role::Lead),
     // ZooKeeper's WriteLock: `x-<session in decimal>-`.
     ("x-", Role::Exclusive),
@@ -117,6 +120,7 @@ impl Parsed {
         let kind = match self.pattern {
             "latch-" | "n_" => Kind::Election,
             "__READ__" | "__WRIT__" | "__rlock__" => Kind::ReadWriteLock,
+            "lease-" => Kind::Semaphore,
             _ => return None,
         };
         (kind != wanted).then_some(kind)
@@ -169,6 +173,7 @@ fn is_java_recipe(head: &str) -> bool {
 pub(crate) fn prefix(kind: Kind, naming: Naming, role: Role, session: i64) -> String {
     match (naming, role) {
         (_, Role::Lead) => "latch-".to_owned(),
+        (_, Role::Permit) => "lease-".to_owned(),
         (Naming::Curator, Role::Shared) => "__READ__".to_owned(),
         (Naming::Curator, Role::Exclusive) if kind == Kind::ReadWriteLock => "__WRIT__".to_owned(),
         (Naming::Curator, Role::Exclusive) => "lock-".to_owned(),
@@ -206,6 +211,10 @@ mod tests {
             (
                 "_c_0b9a3c55-7c4b-4e0e-8c8a-111111111111-__WRIT__0000000007",
                 Role::Exclusive,
+            ),
+            (
+                "_c_0b9a3c55-7c4b-4e0e-8c8a-111111111111-lease-0000000007",
+                Role::Permit,
             ),
             (
                 "c0ffeec0ffeec0ffeec0ffeec0ffeec0__lock__0000000007",
@@ -254,7 +263,7 @@ mod tests {
     #[test]
     fn what_we_create_is_what_we_know() {
         for naming in [Naming::Curator, Naming::Kazoo, Naming::JavaRecipe] {
-            for role in [Role::Exclusive, Role::Shared, Role::Lead] {
+            for role in [Role::Exclusive, Role::Shared, Role::Lead, Role::Permit] {
                 if (naming, role) == (Naming::JavaRecipe, Role::Shared) {
                     continue;
                 }

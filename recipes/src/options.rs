@@ -29,7 +29,9 @@ pub enum Overrun {
     /// It goes on. Its writes are refused where they carry the token.
     #[default]
     Tolerate,
-    /// The process is aborted, by a thread of its own, before the session can end.
+    /// The process is aborted, by a thread of its own, before the session can end; half a margin
+    /// after the loss if the znode was deleted. A [`Guard`](crate::Guard) that is not dropped counts
+    /// as work.
     Abort,
 }
 

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use quorate_client::{Reason, SessionId};
+use quorate_client::{Reason, SessionId, Stat};
 
 use crate::Error;
-use crate::contenders::{Contenders, in_order};
+use crate::contenders::{Candidate, Contenders, in_order};
 use crate::lease::FencingToken;
 use crate::naming::Role;
 use crate::revocation;
@@ -46,50 +46,48 @@ impl Contenders {
     pub(crate) async fn view(&self) -> Result<Vec<Contender>, Error> {
         let candidates = in_order(self.read().await?);
         let mut seen = Vec::with_capacity(candidates.len());
-        for batch in candidates.chunks(READS_MAX) {
-            let reads: Vec<_> = batch
-                .iter()
-                .map(|candidate| self.client.get(&self.child(&candidate.name)).send())
-                .collect();
-            for (candidate, read) in batch.iter().zip(reads) {
-                let (data, stat) = match read.await {
-                    Ok(read) => read,
-                    Err(error) if error.is(Reason::NoNode) => continue,
-                    Err(error) => return Err(error.into()),
-                };
-                let since = Duration::from_millis(stat.ctime.unsigned_abs());
-                seen.push(Contender {
-                    identity: String::from_utf8_lossy(&data).into_owned(),
-                    node: candidate.name.clone(),
-                    session: SessionId::new(stat.ephemeral_owner),
-                    since: UNIX_EPOCH + since,
-                    is_reader: candidate.parsed.role == Role::Shared,
-                });
-            }
-        }
+        self.read_all(&candidates, |candidate, data, stat| {
+            let since = Duration::from_millis(stat.ctime.unsigned_abs());
+            seen.push(Contender {
+                identity: String::from_utf8_lossy(data).into_owned(),
+                node: candidate.name.clone(),
+                session: SessionId::new(stat.ephemeral_owner),
+                since: UNIX_EPOCH + since,
+                is_reader: candidate.parsed.role == Role::Shared,
+            });
+        })
+        .await?;
         Ok(seen)
     }
 
     /// Reads who holds it: the first in line, with what the record says of it.
     pub(crate) async fn holder(&self) -> Result<Option<Holder>, Error> {
-        let record = self.read_record().await?;
-        let Some(first) = self.view().await?.into_iter().next() else {
-            return Ok(None);
-        };
-        let granted =
-            record.filter(|seen| seen.record.is_taken() && seen.record.node == first.node);
-        Ok(Some(match granted {
-            Some(seen) => Holder {
-                token: Some(seen.token()),
-                identity: seen.record.holder_identity,
-                node: first.node,
-            },
-            None => Holder {
-                token: None,
-                identity: first.identity,
-                node: first.node,
-            },
-        }))
+        for first in in_order(self.read().await?) {
+            let (data, _) = match self.client.get(&self.child(&first.name)).await {
+                Ok(read) => read,
+                // It has gone since: the next one is first.
+                Err(error) if error.is(Reason::NoNode) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let record = self.read_record().await?;
+            let granted = record.filter(|seen| {
+                let record = &seen.record;
+                record.is_taken() && record.node == first.name
+            });
+            return Ok(Some(match granted {
+                Some(seen) => Holder {
+                    token: Some(seen.token()),
+                    identity: seen.record.holder_identity,
+                    node: first.name,
+                },
+                None => Holder {
+                    token: None,
+                    identity: String::from_utf8_lossy(&data).into_owned(),
+                    node: first.name,
+                },
+            }));
+        }
+        Ok(None)
     }
 
     /// Asks whoever is first in line to give back what it holds. `false` if there is nobody.
@@ -101,5 +99,71 @@ impl Contenders {
         // If it has gone by itself meanwhile, that is what was asked for.
         self.tell(&first.name, data).await?;
         Ok(true)
+    }
+
+    /// The readers before the first writer, who hold it together.
+    pub(crate) async fn readers_in_front(&self) -> Result<Vec<Candidate>, Error> {
+        let mut readers = in_order(self.read().await?);
+        let count = readers
+            .iter()
+            .take_while(|reader| reader.parsed.role == Role::Shared)
+            .count();
+        readers.truncate(count);
+        Ok(readers)
+    }
+
+    /// Reads who these are that were granted something by [`Contenders::grant_shared`].
+    pub(crate) async fn shared_holders(
+        &self,
+        holders: Vec<Candidate>,
+    ) -> Result<Vec<Holder>, Error> {
+        let mut seen = Vec::with_capacity(holders.len());
+        self.read_all(&holders, |candidate, data, stat| {
+            // Written once: that was the grant. A later write hides its zxid.
+            let token = (stat.version == 1).then(|| FencingToken(stat.mzxid.0.unsigned_abs()));
+            seen.push(Holder {
+                identity: String::from_utf8_lossy(data).into_owned(),
+                node: candidate.name.clone(),
+                token,
+            });
+        })
+        .await?;
+        Ok(seen)
+    }
+
+    /// Asks these to give back what they hold. Whether one of them was still there.
+    pub(crate) async fn revoke_all(
+        &self,
+        holders: Vec<Candidate>,
+        reason: &str,
+    ) -> Result<bool, Error> {
+        let mut is_asked = false;
+        for holder in holders {
+            let data = revocation::revoke(&holder.name, reason);
+            is_asked |= self.tell(&holder.name, data).await?;
+        }
+        Ok(is_asked)
+    }
+
+    /// Reads their znodes, some at a time. Those that have gone are left out.
+    async fn read_all(
+        &self,
+        candidates: &[Candidate],
+        mut see: impl FnMut(&Candidate, &[u8], &Stat),
+    ) -> Result<(), Error> {
+        for batch in candidates.chunks(READS_MAX) {
+            let reads: Vec<_> = batch
+                .iter()
+                .map(|candidate| self.client.get(&self.child(&candidate.name)).send())
+                .collect();
+            for (candidate, read) in batch.iter().zip(reads) {
+                match read.await {
+                    Ok((data, stat)) => see(candidate, &data, &stat),
+                    Err(error) if error.is(Reason::NoNode) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(())
     }
 }

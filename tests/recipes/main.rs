@@ -8,10 +8,12 @@
 mod barriers;
 mod elections;
 mod group;
+mod languages;
 mod locks;
 mod numbers;
 mod persistent_node;
 mod queues;
+mod registry;
 mod two_phase_commit;
 
 use std::time::Duration;

@@ -13,6 +13,7 @@ pub mod disk;
 pub mod ensemble;
 pub mod faults;
 pub mod history;
+pub mod java;
 pub mod process;
 pub mod proxy;
 pub mod server;

@@ -4,12 +4,15 @@
 //! Markdown: how many requests a second and how long each takes, with 1, 30 and 1,000 outstanding on
 //! one session; how long after a write a watch tells of it; what a session costs in memory.
 //!
+//! `quorate-bench-clients recipes 127.0.0.1:2181` does it with locks and elections: see [`recipes`].
+//!
 //! All of one library's clients run on one runtime of one thread, so that figures are per thread. The
 //! order of the libraries turns from round to round, and a figure is the median of the rounds.
 
 mod kazoo;
 mod library;
 mod measure;
+mod recipes;
 
 use std::time::Duration;
 
@@ -22,6 +25,14 @@ const ROUNDS: usize = 3;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((first, rest)) = arguments.split_first() {
+        match (first.as_str(), rest) {
+            ("recipes", servers) => return recipes::compare(servers),
+            // A process of its own for these, too.
+            ("contend", [server]) => return recipes::contend(server),
+            _ => {}
+        }
+    }
     let server = match &arguments[..] {
         [server] => server.clone(),
         // A process of its own for each, so that nothing is left over from another.
@@ -29,7 +40,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             println!("{}", memory(server, library)?);
             return Ok(());
         }
-        _ => return Err("usage: quorate-bench-clients HOST:PORT".into()),
+        _ => {
+            return Err("usage: quorate-bench-clients HOST:PORT, or recipes HOST:PORT...".into());
+        }
     };
     let mut table = Table::default();
     for round in 0..ROUNDS {

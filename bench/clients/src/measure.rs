@@ -148,7 +148,7 @@ pub(crate) struct Table {
     memory: BTreeMap<&'static str, Vec<f64>>,
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

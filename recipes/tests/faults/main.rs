@@ -5,5 +5,8 @@ mod barriers;
 mod elections;
 mod every_request;
 mod numbers;
+mod one_client;
+mod persistent_node;
 mod queues;
+mod registry;
 mod two_phase_commit;

@@ -2,12 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
-use std::time::Duration;
 
-use quorate_tests::process::run;
+use quorate_tests::java::Classes;
 use quorate_tests::proxy::Proxy;
-use quorate_tests::server::{Settings, class_path};
+use quorate_tests::server::Settings;
 use quorate_tests::skip::{Need, available};
 
 use super::{recorded, transcript};
@@ -41,15 +39,13 @@ fn compare_java(
 
 /// The command that runs the first of `sources`; it still lacks its addresses.
 fn script(jars: &[&str], sources: &[&str], classes: &Classes) -> Command {
-    let folder = classes.compiled(jars, sources);
-    let mut command = Command::new("java");
-    command
-        .args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx256m"])
-        .arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
-        .arg("-cp")
-        .arg(format!("{}:{}", folder.display(), class_path(jars)))
-        .arg(sources[0]);
-    command
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("interop/java");
+    let files: Vec<PathBuf> = sources
+        .iter()
+        .map(|source| folder.join(format!("{source}.java")))
+        .collect();
+    classes.program(target, jars, &files, sources[0])
 }
 
 #[test]
@@ -77,41 +73,6 @@ fn the_java_client_sends_the_bytes_that_were_recorded() {
             &|direct, steered| run("Sessions", &SESSIONS, direct, steered),
         ],
     );
-}
-
-/// A set of sources, compiled once per run of the tests.
-struct Classes {
-    name: &'static str,
-    folder: OnceLock<PathBuf>,
-}
-
-impl Classes {
-    const fn new(name: &'static str) -> Self {
-        Self {
-            name,
-            folder: OnceLock::new(),
-        }
-    }
-
-    fn compiled(&self, jars: &[&str], sources: &[&str]) -> &Path {
-        self.folder.get_or_init(|| {
-            let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(self.name);
-            std::fs::create_dir_all(&folder).unwrap();
-            let mut command = Command::new("javac");
-            command
-                .args(["-nowarn", "-cp"])
-                .arg(class_path(jars))
-                .arg("-d")
-                .arg(&folder);
-            for source in sources {
-                let path = format!("{}/interop/java/{source}.java", env!("CARGO_MANIFEST_DIR"));
-                command.arg(path);
-            }
-            let done = run(command, "", Duration::from_secs(120)).unwrap();
-            assert!(done.success, "the scripts do not compile:\n{}", done.stderr);
-            folder
-        })
-    }
 }
 
 #[test]

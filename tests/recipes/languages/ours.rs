@@ -1,0 +1,102 @@
+//! Our lock and our election, as contenders like the others.
+
+use quorate_client::Client;
+use quorate_recipes::election::{Compat, Leadership};
+use quorate_recipes::{Election, Guard, Mutex, Naming};
+
+use super::contender::Recipe;
+
+pub(super) struct Lock {
+    client: Client,
+    mutex: Mutex,
+    guard: Option<Guard>,
+}
+
+impl Lock {
+    /// `recipe` is `quorate-lock:` and a naming.
+    pub(super) fn new(client: Client, recipe: &str, path: &str) -> Self {
+        let naming = match recipe {
+            "quorate-lock:curator" => Naming::Curator,
+            "quorate-lock:kazoo" => Naming::Kazoo,
+            "quorate-lock:java" => Naming::JavaRecipe,
+            _ => panic!("there is no recipe {recipe}"),
+        };
+        Self {
+            mutex: Mutex::new(&client, path).naming(naming),
+            client,
+            guard: None,
+        }
+    }
+}
+
+impl Recipe for Lock {
+    async fn enter(&mut self) -> Result<(), String> {
+        let guard = self.mutex.acquire().await;
+        self.guard = Some(guard.map_err(|error| error.to_string())?);
+        Ok(())
+    }
+
+    async fn leave(&mut self) -> Result<(), String> {
+        let guard = self.guard.take().ok_or("it is not held")?;
+        guard.release().await.map_err(|error| error.to_string())
+    }
+
+    async fn stopped(&mut self) -> String {
+        match &self.guard {
+            Some(guard) => guard.stopping().await.to_string(),
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn close(self) {
+        self.client.close().await;
+    }
+}
+
+pub(super) struct Candidate {
+    client: Client,
+    election: Election,
+    leadership: Option<Leadership>,
+}
+
+impl Candidate {
+    /// `recipe` is `quorate-election:` and with whom.
+    pub(super) fn new(client: Client, recipe: &str, path: &str, name: &str) -> Self {
+        let compat = match recipe {
+            "quorate-election:native" => Compat::Native,
+            "quorate-election:latch" => Compat::Latch,
+            "quorate-election:selector" => Compat::Selector,
+            "quorate-election:kazoo" => Compat::Kazoo,
+            _ => panic!("there is no recipe {recipe}"),
+        };
+        Self {
+            election: Election::new(&client, path).compat(compat).identity(name),
+            client,
+            leadership: None,
+        }
+    }
+}
+
+impl Recipe for Candidate {
+    async fn enter(&mut self) -> Result<(), String> {
+        let leadership = self.election.campaign("").await;
+        self.leadership = Some(leadership.map_err(|error| error.to_string())?);
+        Ok(())
+    }
+
+    async fn leave(&mut self) -> Result<(), String> {
+        let leadership = self.leadership.take().ok_or("it does not lead")?;
+        leadership.resign().await.map_err(|error| error.to_string())
+    }
+
+    async fn stopped(&mut self) -> String {
+        match &self.leadership {
+            Some(leadership) => leadership.stopping().await.to_string(),
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn close(self) {
+        self.client.close().await;
+    }
+}
