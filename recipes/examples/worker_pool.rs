@@ -155,12 +155,13 @@ async fn work(
         tokio::time::sleep(JOB).await;
         match item.done().await {
             Ok(()) => {
+                let square = number * number;
                 tell.send(Word::Done {
                     worker,
                     job,
-                    square: number * number,
+                    square,
                 })
-                .await?
+                .await?;
             }
             // Our session has ended over it, and somebody else has it.
             Err(Error::ItemLost { .. }) => {}
