@@ -6,6 +6,7 @@
 
 use std::io::Read;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -88,4 +89,36 @@ fn without_fencing_a_customer_is_charged_twice() {
     let (success, said) = run("payments", &["--without-fencing"]);
     assert!(!success, "{said}");
     assert!(said.contains("customer 3 was charged 2 times"), "{said}");
+}
+
+/// The lines of the code blocks that are not compiled where they stand, without those that rustdoc hides.
+fn samples(page: &str, fence: &str) -> Vec<Vec<String>> {
+    let mut samples = Vec::new();
+    let mut open: Option<Vec<String>> = None;
+    for line in page
+        .lines()
+        .map(|line| line.trim_start_matches("//!").trim())
+    {
+        match (&mut open, line) {
+            (None, line) if line == fence => open = Some(Vec::new()),
+            (Some(_), "```") => samples.extend(open.take()),
+            (Some(_), line) if line.starts_with("# ") => {}
+            (Some(sample), line) => sample.push(line.to_owned()),
+            (None, _) => {}
+        }
+    }
+    samples
+}
+
+#[test]
+fn the_samples_in_the_documentation_are_those_that_are_compiled() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
+    let compiled = samples(&read("recipes/src/lib.rs"), "```no_run");
+    assert_eq!(compiled.len(), 2);
+    assert_eq!(
+        samples(&read("docs/recipes/README.md"), "```rust,ignore"),
+        compiled
+    );
+    assert_eq!(samples(&read("README.md"), "```rust,ignore"), compiled[..1]);
 }
