@@ -11,10 +11,16 @@ mod elections;
 mod group;
 mod languages;
 mod locks;
+mod multi_locks;
 mod numbers;
+mod partitioner;
 mod persistent_node;
+mod processes;
 mod queues;
+mod read_write_locks;
 mod registry;
+mod ring;
+mod semaphores;
 mod two_phase_commit;
 
 use std::time::Duration;
