@@ -210,9 +210,12 @@ async fn what_a_dead_member_had_others_have_and_tokens_grow() {
     }
     let (client, mut partitions) = dies.unwrap();
     let mut guards = Vec::new();
-    while partitions.state() != PartitionerState::Acquired || guards.is_empty() {
-        let told = partitions.next().await.unwrap();
-        guards.extend(told.acquired);
+    let mut seen = book.subscribe();
+    while guards.is_empty() || count(&book.borrow(), "b") < 2 {
+        tokio::select! {
+            told = partitions.next() => guards.extend(told.unwrap().acquired),
+            changed = seen.changed() => changed.unwrap(),
+        }
         guards.retain(|guard: &Partition| !guard.is_revoked());
     }
     ensemble.expire(client.session().unwrap()).await.unwrap();
