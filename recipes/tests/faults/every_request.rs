@@ -13,6 +13,12 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// Longer than any script.
 const REQUESTS_MAX: usize = 100;
 
+/// A test that hangs fails.
+pub(crate) async fn within(test: impl Future<Output = ()>) {
+    let done = tokio::time::timeout(LIMIT, test).await;
+    done.expect("it goes on for too long");
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cut {
     /// The server does not see the request.
