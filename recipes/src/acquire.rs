@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use quorate_client::LeaseInstant;
 
 use crate::contenders::{Contenders, Place, Rule, Turn, after_loss, in_order, turn};
-use crate::guard::Guard;
+use crate::guard::{Grant, Guard};
 use crate::naming::{Naming, Role};
 use crate::options::Options;
 use crate::semaphore::Permits;
@@ -209,14 +209,14 @@ impl Acquire {
         }
         self.sit_out_lock_delay(&place).await?;
         let schedule = self.prove_session(&place).await?;
-        let token = match self.role {
-            Role::Shared => line.grant_shared(&place).await?,
+        let grant = match self.role {
+            Role::Shared => Grant::of(line.grant_shared(&place).await?),
             _ => {
                 let grant = line.grant(&place, schedule.session_timeout, self.value.as_deref());
-                grant.await?.token()
+                Grant::recorded(grant.await?)
             }
         };
-        Guard::new(&self.options, place, token, schedule, since.elapsed())
+        Guard::new(&self.options, place, grant, schedule, since.elapsed())
     }
 
     async fn take_permit(
@@ -240,7 +240,8 @@ impl Acquire {
         let token = leases.grant_shared(&place).await?;
         // Whoever is next may look for another.
         drop(turn);
-        Guard::new(&self.options, place, token, schedule, since.elapsed())
+        let grant = Grant::of(token);
+        Guard::new(&self.options, place, grant, schedule, since.elapsed())
     }
 
     /// Waits until the session is proven well before its renew deadline, so that a holder is not told to

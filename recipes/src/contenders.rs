@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use quorate_client::{AclEntry, Client, Reason, SessionId, SessionState};
 
 use crate::directory::{self, Kind};
+use crate::grant::Seen;
 use crate::naming::{self, Naming, Number, Parsed, Role};
 use crate::{Error, OnSessionLoss};
 
@@ -103,6 +104,8 @@ pub(crate) struct Place {
     pub(crate) identity: String,
     /// The leader behind whom this place is, with the leader's own number.
     behind: Option<String>,
+    /// The record as it was when its turn came: where a write of it begins.
+    pub(crate) record: Option<Seen>,
     runtime: tokio::runtime::Handle,
     /// Somebody else sees to the znode.
     is_kept: bool,
@@ -118,6 +121,7 @@ impl Place {
             session,
             identity: identity.to_owned(),
             behind: None,
+            record: None,
             runtime: tokio::runtime::Handle::current(),
             is_kept: false,
         }
@@ -288,6 +292,8 @@ impl Contenders {
     /// [`Error::Displaced`]: the znode is gone. Those of a session that is over.
     pub(crate) async fn wait_for_turn(&self, place: &mut Place, rule: Rule) -> Result<(), Error> {
         loop {
+            // Asked for together: what comes next when it is our turn needs both.
+            let record = self.client.get(&self.path).send();
             let candidates = self.read().await?;
             let mut turn = turn(&candidates, place.name(), rule);
             if let (Turn::Ours, Some(leader)) = (&turn, &place.behind)
@@ -296,10 +302,14 @@ impl Contenders {
                 turn = Turn::After(leader.clone());
             }
             let ahead = match turn {
-                Turn::Ours => return Ok(()),
+                Turn::Ours => {
+                    place.record = self.seen(record.await)?;
+                    return Ok(());
+                }
                 Turn::Gone => return Err(self.displaced()),
                 Turn::After(ahead) => ahead,
             };
+            drop(record);
             let (found, gone) = self.client.exists(&self.child(&ahead)).watch().await?;
             if found.is_none() {
                 continue;

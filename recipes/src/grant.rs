@@ -41,7 +41,15 @@ const SET: usize = 1;
 impl Contenders {
     /// Reads the directory's record. `None` if there is no directory.
     pub(crate) async fn read_record(&self) -> Result<Option<Seen>, Error> {
-        match self.client.get(&self.path).await {
+        self.seen(self.client.get(&self.path).await)
+    }
+
+    /// What a read of the directory shows.
+    pub(crate) fn seen(
+        &self,
+        read: Result<(Bytes, Stat), quorate_client::Error>,
+    ) -> Result<Option<Seen>, Error> {
+        match read {
             Ok((data, stat)) => {
                 refuse_strangers(&self.path, &data, self.kind)?;
                 let record = Record::parse(self.kind, &data);
@@ -64,7 +72,8 @@ impl Contenders {
         let (node, identity) = (place.name(), place.identity.as_str());
         let now = wall_time();
         let granted = |record: &Record| record.node == node && !record.released;
-        self.write_record(place.path(), granted, |record| {
+        let known = place.record.clone();
+        self.write_record_from(known, place.path(), granted, |record| {
             if record.holder_identity != identity {
                 record.leader_transitions += 1;
             }
@@ -141,9 +150,24 @@ impl Contenders {
         is_done: impl Fn(&Record) -> bool,
         change: impl Fn(&mut Record),
     ) -> Result<Seen, Error> {
+        self.write_record_from(None, node, is_done, change).await
+    }
+
+    /// The same, where the record is known: if it has changed since, its version tells.
+    async fn write_record_from(
+        &self,
+        mut known: Option<Seen>,
+        node: &str,
+        is_done: impl Fn(&Record) -> bool,
+        change: impl Fn(&mut Record),
+    ) -> Result<Seen, Error> {
         let mut may_be_done = false;
         for _ in 0..ATTEMPTS_MAX {
-            let Some(mut seen) = self.read_record().await? else {
+            let read = match known.take() {
+                Some(known) => Some(known),
+                None => self.read_record().await?,
+            };
+            let Some(mut seen) = read else {
                 return Err(self.displaced());
             };
             if may_be_done && is_done(&seen.record) {
@@ -177,13 +201,18 @@ impl Contenders {
     }
 
     /// Gives back what the znode `node` held: the record says so, and the znode is gone, in one step.
-    /// Goes on until that is so or the session is over.
+    /// Goes on until that is so or the session is over. `known` is the record as the grant left it.
     ///
     /// # Errors
     ///
     /// [`Error::Lost`]: the znode had gone before, so that somebody else may hold it already. The ACL
     /// does not allow it: the znode stays for as long as the session lives.
-    pub(crate) async fn release(&self, node: &str, reason: &StopReason) -> Result<(), Error> {
+    pub(crate) async fn release(
+        &self,
+        node: &str,
+        mut known: Option<Seen>,
+        reason: &StopReason,
+    ) -> Result<(), Error> {
         let name = node.rsplit('/').next().unwrap_or_default();
         // It may be this that has deleted the znode.
         let mut may_be_done = false;
@@ -195,7 +224,11 @@ impl Contenders {
             }),
         };
         for _ in 0..ATTEMPTS_MAX {
-            let seen = match self.read_record().await {
+            let read = match known.take() {
+                Some(known) => Ok(Some(known)),
+                None => self.read_record().await,
+            };
+            let seen = match read {
                 Ok(Some(seen)) if seen.record.node == name => seen,
                 // Somebody else's, or nobody's: there is nothing to say in it.
                 Ok(_) => break,

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::contenders::{Contenders, Place};
+use crate::grant::Seen;
 use crate::lease::{FencingToken, Granted, Lease, StopReason};
 use crate::options::{Options, Overrun};
 use crate::timing::Phase;
@@ -30,6 +31,29 @@ pub struct Guard {
     orders: mpsc::UnboundedSender<Order>,
     /// The znode stays for as long as this does: whoever holds the guard may still be at work.
     at_work: Option<TaskTrackerToken>,
+}
+
+/// What was granted.
+pub(crate) struct Grant {
+    token: FencingToken,
+    record: Option<Seen>,
+}
+
+impl Grant {
+    /// Not on the directory's record.
+    pub(crate) fn of(token: FencingToken) -> Self {
+        Self {
+            token,
+            record: None,
+        }
+    }
+
+    pub(crate) fn recorded(seen: Seen) -> Self {
+        Self {
+            token: seen.token(),
+            record: Some(seen),
+        }
+    }
 }
 
 /// What a holder asks of the task. At most two are ever sent.
@@ -58,7 +82,7 @@ impl Guard {
     pub(crate) fn new(
         options: &Options,
         place: Place,
-        token: FencingToken,
+        grant: Grant,
         schedule: crate::timing::Schedule,
         waited: Duration,
     ) -> Result<Self, Error> {
@@ -76,7 +100,7 @@ impl Guard {
             node: place.path().to_owned(),
             identity: place.identity.clone(),
             session: place.session,
-            token,
+            token: grant.token,
             schedule,
             end,
         });
@@ -91,6 +115,7 @@ impl Guard {
             line: options.line.clone(),
             options: options.clone(),
             since: Instant::now(),
+            record: grant.record,
             is_told: AtomicBool::new(false),
         };
         // From here on it is the task that gives the place up.
@@ -206,6 +231,8 @@ struct Watch {
     line: Contenders,
     options: Options,
     since: Instant,
+    /// As the grant left it.
+    record: Option<Seen>,
     /// The work was told to stop, and so were the metrics.
     is_told: AtomicBool,
 }
@@ -264,11 +291,12 @@ impl Watch {
             }
             // The session may live on after all; then nobody should have to wait for its end.
             if ended == StopReason::SessionOver {
-                self.line.release(lease.node(), &ended).await.ok();
+                self.line.release(lease.node(), None, &ended).await.ok();
             }
             return;
         }
-        let released = self.line.release(lease.node(), &reason).await;
+        let record = self.record.clone();
+        let released = self.line.release(lease.node(), record, &reason).await;
         if let Err(error) = &released {
             tracing::warn!(path = lease.path(), %error, "not given back in order");
         }
@@ -286,7 +314,8 @@ impl Watch {
 
     /// Once.
     fn tell_stopping(&self, reason: &StopReason) {
-        if self.is_told.swap(true, Ordering::Relaxed) {
+        // Who gives something back by itself knows.
+        if self.is_told.swap(true, Ordering::Relaxed) || *reason == StopReason::Released {
             return;
         }
         tracing::info!(path = self.lease.path(), %reason, "told to stop");
