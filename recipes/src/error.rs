@@ -95,6 +95,15 @@ pub enum Error {
         /// Why.
         reason: StopReason,
     },
+    /// There is no thread to watch over work that is to be aborted
+    /// ([`Overrun::Abort`](crate::Overrun::Abort)), so it does not begin.
+    #[error("{path}: no thread to watch over the work: {why}")]
+    NoWatchdog {
+        /// The recipe's directory.
+        path: String,
+        /// In the words of the operating system.
+        why: String,
+    },
     /// Timings that cannot be kept.
     #[error(transparent)]
     Timing(#[from] TimingError),

@@ -107,6 +107,8 @@ impl Guard {
         if let Some(metrics) = &options.metrics {
             metrics.on_granted(&options.line.path, waited);
         }
+        // Not by the task, which may not be polled before work that blocks.
+        let watchdog = Watchdog::start(&lease, options.overrun)?;
         let (orders, asked) = mpsc::unbounded_channel();
         let watch = Watch {
             lease: lease.clone(),
@@ -118,7 +120,7 @@ impl Guard {
         };
         // From here on it is the task that gives the place up.
         place.keep();
-        tokio::spawn(watch.run(asked));
+        tokio::spawn(watch.run(asked, watchdog));
         let at_work = Some(lease.at_work());
         Ok(Self {
             lease,
@@ -252,8 +254,7 @@ enum Look {
 }
 
 impl Watch {
-    async fn run(self, mut orders: mpsc::UnboundedReceiver<Order>) {
-        let watchdog = Watchdog::start(&self.lease, self.options.overrun);
+    async fn run(self, mut orders: mpsc::UnboundedReceiver<Order>, watchdog: Option<Watchdog>) {
         let order = tokio::select! {
             biased;
             order = orders.recv() => order,
@@ -449,13 +450,13 @@ struct Watchdog {
 }
 
 impl Watchdog {
-    fn start(lease: &Lease, overrun: Overrun) -> Option<Self> {
+    fn start(lease: &Lease, overrun: Overrun) -> Result<Option<Self>, Error> {
         if overrun == Overrun::Tolerate {
-            return None;
+            return Ok(None);
         }
         let (told, asked) = std::sync::mpsc::channel();
         let ended = CancellationToken::new();
-        let lease = lease.clone();
+        let (path, lease) = (lease.path(), lease.clone());
         let is_ended = ended.clone();
         let watch = move || {
             let mut over_since = None;
@@ -484,11 +485,11 @@ impl Watchdog {
         };
         let thread = std::thread::Builder::new().name("lease-watchdog".to_owned());
         match thread.spawn(watch) {
-            Ok(_) => Some(Self { ended, told }),
-            Err(error) => {
-                tracing::error!(%error, "no thread to watch over the work");
-                None
-            }
+            Ok(_) => Ok(Some(Self { ended, told })),
+            Err(error) => Err(Error::NoWatchdog {
+                path: path.to_owned(),
+                why: error.to_string(),
+            }),
         }
     }
 }

@@ -137,7 +137,14 @@ impl Holder {
     }
 
     fn wait(&mut self) -> ExitStatus {
-        self.child.wait().unwrap()
+        let limit = Instant::now() + Duration::from_secs(10);
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < limit, "it goes on");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// All that it says until it ends.
