@@ -51,7 +51,7 @@ import org.apache.zookeeper.recipes.lock.WriteLock;
  * release                                   left
  * rounds N                                  done N, or violation WHO
  * close                                     closed
- * measure RECIPE PATH CONTENDERS SESSIONS WARMUP_MS SPAN_MS   figures PER_SECOND P50_US P99_US
+ * measure RECIPE PATH CONTENDERS SESSIONS WARMUP_MS SPAN_MS   figures PER_SECOND P50_US P99_US ENTERED
  * </pre>
  *
  * Any of them may answer `failed REASON`. The referee is the file system: who enters makes a file in FOLDER and then
@@ -166,6 +166,7 @@ public class Contender implements Runnable {
             all.add(Recipe.open(command[1], sessions[i % sessions.length], path, name + "-" + i));
         }
         AtomicLong left = new AtomicLong();
+        AtomicLong entered = new AtomicLong();
         List<Long> handOvers = new ArrayList<>();
         long begin = System.nanoTime() + Long.parseLong(command[5]) * 1_000_000;
         long end = begin + Long.parseLong(command[6]) * 1_000_000;
@@ -176,6 +177,7 @@ public class Contender implements Runnable {
                 while (System.nanoTime() < end) {
                     contender.enter();
                     long now = System.nanoTime();
+                    entered.incrementAndGet();
                     long since = left.getAndSet(0);
                     // Only the one inside is here, so the list needs no lock of its own.
                     if (since != 0 && now >= begin && now < end) {
@@ -197,8 +199,8 @@ public class Contender implements Runnable {
         if (sorted.length == 0) {
             return "failed nobody handed over";
         }
-        return String.format("figures %.1f %.1f %.1f", sorted.length * 1e9 / (end - begin),
-            sorted[sorted.length / 2] / 1e3, sorted[sorted.length * 99 / 100] / 1e3);
+        return String.format("figures %.1f %.1f %.1f %d", sorted.length * 1e9 / (end - begin),
+            sorted[sorted.length / 2] / 1e3, sorted[sorted.length * 99 / 100] / 1e3, entered.get());
     }
 }
 

@@ -184,7 +184,7 @@ class Contender:
         ]
         begin = time.perf_counter() + int(warmup_ms) / 1000
         end = begin + int(span_ms) / 1000
-        hand_overs, failures, left = [], [], [None]
+        hand_overs, failures, left, entered = [], [], [None], [0]
 
         def contend(contender):
             try:
@@ -192,6 +192,7 @@ class Contender:
                     contender.enter()
                     now = time.perf_counter()
                     # Only the one inside is here.
+                    entered[0] += 1
                     since, left[0] = left[0], None
                     if since is not None and begin <= now < end:
                         hand_overs.append(now - since)
@@ -211,10 +212,11 @@ class Contender:
         if failures:
             raise failures[0]
         hand_overs.sort()
-        return "figures %.1f %.1f %.1f" % (
+        return "figures %.1f %.1f %.1f %d" % (
             len(hand_overs) / (end - begin),
             hand_overs[len(hand_overs) // 2] * 1e6,
             hand_overs[len(hand_overs) * 99 // 100] * 1e6,
+            entered[0],
         )
 
 
