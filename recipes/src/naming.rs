@@ -87,7 +87,7 @@ impl Number {
         format!("{:010}", self.0.cast_signed())
     }
 
-    fn parse(digits: &str) -> Option<Self> {
+    pub(crate) fn parse(digits: &str) -> Option<Self> {
         let number: i64 = digits.parse().ok()?;
         let wrapped = number.rem_euclid(1 << 32);
         Some(Self(u32::try_from(wrapped).ok()?))
