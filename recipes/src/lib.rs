@@ -34,7 +34,7 @@
 //! # use quorate_recipes::Election;
 //! # async fn billing(client: &Client) -> Result<(), Box<dyn std::error::Error>> {
 //! let election = Election::new(client, "/election/billing").identity("pod-7");
-//! election.run(async |term| {
+//! election.run(|term| async move {
 //!     let mut db = Db::open_fenced(term.token().get()).await?; // shows the token, then reads
 //!     while let Some(job) = term.until_stopping(db.next_job()).await {
 //!         db.apply(job).await?;
@@ -51,7 +51,8 @@
 //! # }
 //! ```
 //!
-//! It stands again, term after term, until the work ends by itself.
+//! It stands again, term after term, until the work ends by itself. The closure is called for each term,
+//! and clones what it takes along: `|term| { let db = db.clone(); async move { .. } }`.
 //!
 //! # All recipes
 //!
