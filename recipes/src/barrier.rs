@@ -103,8 +103,9 @@ impl Barrier {
                 Ok(()) => return Ok(true),
                 Err(error) if error.is(Reason::NoNode) => return Ok(false),
                 Err(error) if error.outcome() == Outcome::Unknown && !error.needs_new_session() => {
-                    waiting::read(|| self.client.sync(&self.path)).await?;
-                    let left = waiting::read(|| self.client.exists(&self.path)).await?;
+                    waiting::read(&self.client, || self.client.sync(&self.path)).await?;
+                    let left =
+                        waiting::read(&self.client, || self.client.exists(&self.path)).await?;
                     // One that was set since is another's.
                     if left.is_none_or(|left| left.czxid != stat.czxid) {
                         return Ok(true);
@@ -133,7 +134,8 @@ impl Barrier {
     /// Those of a read, when the session is over.
     pub async fn wait(&self) -> Result<(), Error> {
         loop {
-            let read = waiting::read(|| self.client.exists(&self.path).watch()).await?;
+            let read =
+                waiting::read(&self.client, || self.client.exists(&self.path).watch()).await?;
             let (Some(_), watcher) = read else {
                 return Ok(());
             };

@@ -164,8 +164,8 @@ impl Cell {
         // Fair: whoever asked first is first.
         let mut mark = self.mark.lock().await;
         for _ in 0..self.attempts {
-            mark.write += 1;
             let session = self.client.session();
+            mark.next(session);
             let error = match self.steps(base, data, &mark).await {
                 Ok(committed) => {
                     mark.exists = true;
@@ -224,9 +224,9 @@ impl Cell {
         session: Option<SessionId>,
     ) -> Result<Found, ClientError> {
         // The server may be behind the one that was lost.
-        waiting::read(|| self.client.sync(&self.path)).await?;
+        waiting::read(&self.client, || self.client.sync(&self.path)).await?;
         let reads = || self.client.read_many().get(&self.path).get(&mark.path);
-        let reads = waiting::read(reads).await?;
+        let reads = waiting::read(&self.client, reads).await?;
         let is_same_session = session.is_some() && self.client.session() == session;
         let found = |at: usize| match reads.get(at) {
             Some(Read::Data(data, stat)) => Ok(Some((data, stat))),
@@ -346,8 +346,9 @@ impl Cell {
                 Err(error) if error.is(Reason::NoNode) || error.is(Reason::NotEmpty) => {}
                 // Gone is gone, whoever did it.
                 Err(error) if error.outcome() == Outcome::Unknown && !error.needs_new_session() => {
-                    waiting::read(|| self.client.sync(&self.path)).await?;
-                    let left = waiting::read(|| self.client.exists(&self.path)).await?;
+                    waiting::read(&self.client, || self.client.sync(&self.path)).await?;
+                    let left =
+                        waiting::read(&self.client, || self.client.exists(&self.path)).await?;
                     // Another one may have been created since.
                     if left.is_none_or(|left| left.czxid != stat.czxid) {
                         return Ok(true);

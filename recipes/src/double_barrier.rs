@@ -6,6 +6,8 @@
 //! new version of the directory: so one that was left behind by members that died is told, and deleted
 //! on condition that no other was made meanwhile.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -62,6 +64,7 @@ pub struct DoubleBarrier {
     members: usize,
     identity: String,
     acl: Vec<AclEntry>,
+    has_warned: Arc<AtomicBool>,
 }
 
 /// The barrier at one moment.
@@ -131,6 +134,7 @@ impl DoubleBarrier {
             members,
             identity: String::new(),
             acl: vec![AclEntry::open()],
+            has_warned: Arc::default(),
         }
     }
 
@@ -156,7 +160,7 @@ impl DoubleBarrier {
     /// Those of a read.
     pub async fn present(&self) -> Result<Vec<String>, Error> {
         let names = match self.client.children(&self.path).await {
-            Ok((names, _)) => members_of(names),
+            Ok((names, _)) => members_of(names, &self.has_warned),
             Err(error) if error.is(Reason::NoNode) => return Ok(Vec::new()),
             Err(error) => return Err(error.into()),
         };
@@ -235,6 +239,7 @@ impl DoubleBarrier {
             path: format!("{}/{name}", self.path),
             name,
             runtime: Handle::current(),
+            has_warned: Arc::clone(&self.has_warned),
             is_there: true,
         })
     }
@@ -263,7 +268,7 @@ impl DoubleBarrier {
             let reads = self.client.read_many().get(&self.path);
             reads.children(&self.path).get(&ready)
         };
-        let mut reads = waiting::read(reads).await?.into_iter();
+        let mut reads = waiting::read(&self.client, reads).await?.into_iter();
         let (directory, children, ready) = (reads.next(), reads.next(), reads.next());
         let (Some(Read::Data(data, stat)), Some(Read::Children(names))) = (directory, children)
         else {
@@ -276,7 +281,7 @@ impl DoubleBarrier {
         Ok(Some(View {
             data,
             version: stat.version,
-            members: members_of(names),
+            members: members_of(names, &self.has_warned),
             ready,
         }))
     }
@@ -289,7 +294,8 @@ impl DoubleBarrier {
         loop {
             // Before the look, so that nothing falls in between.
             if watcher.is_none() {
-                let (_, watching) = waiting::read(|| self.client.exists(&ready).watch()).await?;
+                let (_, watching) =
+                    waiting::read(&self.client, || self.client.exists(&ready).watch()).await?;
                 watcher = Some(watching);
             }
             let view = self.view().await?;
@@ -318,7 +324,7 @@ impl DoubleBarrier {
     /// the first of them leaves: then it was there, and we with it, and that has to do.
     async fn is_kept(&self, member: &Member, ready: &str) -> Result<bool, Error> {
         let reads = || self.client.read_many().get(ready).get(&member.path);
-        let reads = waiting::read(reads).await?;
+        let reads = waiting::read(&self.client, reads).await?;
         let is_there = |at: usize| matches!(reads.get(at), Some(Read::Data(..)));
         Ok(is_there(0) || !is_there(1))
     }
@@ -380,13 +386,13 @@ fn passed<T>(result: Result<T, ClientError>) -> Result<(), Error> {
     }
 }
 
-fn members_of(names: Vec<String>) -> Vec<String> {
+fn members_of(names: Vec<String>, has_warned: &AtomicBool) -> Vec<String> {
     let mut members = Vec::with_capacity(names.len());
     for name in names {
         if is_member(&name) {
             members.push(name);
-        } else if name != READY {
-            tracing::debug!(name, "a child is no member: ignored");
+        } else if name != READY && !has_warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(name, "a child of a double barrier is no member: ignored");
         }
     }
     members.sort();
@@ -401,6 +407,7 @@ struct Member {
     path: String,
     name: String,
     runtime: Handle,
+    has_warned: Arc<AtomicBool>,
     /// Or may be.
     is_there: bool,
 }
@@ -456,9 +463,9 @@ impl Member {
         // Those of the next round may be there before this one has seen the end of its own.
         let mut round: Option<Vec<String>> = None;
         loop {
-            let read = waiting::read(|| self.client.children(&self.directory)).await;
+            let read = waiting::read(&self.client, || self.client.children(&self.directory)).await;
             let all = match read {
-                Ok((names, _)) => members_of(names),
+                Ok((names, _)) => members_of(names, &self.has_warned),
                 Err(error) if error.is(Reason::NoNode) => Vec::new(),
                 Err(error) => return Err(error.into()),
             };
@@ -480,7 +487,7 @@ impl Member {
             };
             let awaited = format!("{}/{awaited}", self.directory);
             let watch = || self.client.exists(&awaited).watch();
-            let (stat, watcher) = waiting::read(watch).await?;
+            let (stat, watcher) = waiting::read(&self.client, watch).await?;
             if is_there && round.first() != Some(&self.name) {
                 self.client.delete(&self.path).guaranteed().await?;
                 self.is_there = false;

@@ -205,7 +205,8 @@ impl Contenders {
     ///
     /// # Errors
     ///
-    /// The ACL does not allow it: the znode stays for as long as the session lives.
+    /// [`Error::Lost`]: the znode had gone before, so that somebody else may hold it already. The ACL
+    /// does not allow it: the znode stays for as long as the session lives.
     pub(crate) async fn release(
         &self,
         node: &str,
@@ -213,6 +214,15 @@ impl Contenders {
         reason: &StopReason,
     ) -> Result<(), Error> {
         let name = node.rsplit('/').next().unwrap_or_default();
+        // It may be this that has deleted the znode.
+        let mut may_be_done = false;
+        let gone = |may_be_done: bool, reason| match may_be_done {
+            true => Ok(()),
+            false => Err(Error::Lost {
+                path: self.path.clone(),
+                reason,
+            }),
+        };
         for _ in 0..ATTEMPTS_MAX {
             let read = match known.take() {
                 Some(known) => Ok(Some(known)),
@@ -222,7 +232,9 @@ impl Contenders {
                 Ok(Some(seen)) if seen.record.node == name => seen,
                 // Somebody else's, or nobody's: there is nothing to say in it.
                 Ok(_) => break,
-                Err(error) if is_over(&error) => return Ok(()),
+                Err(error) if is_over(&error) => {
+                    return gone(may_be_done, StopReason::SessionOver);
+                }
                 Err(error) if is_passing(&error) => {
                     tokio::time::sleep(PAUSE).await;
                     continue;
@@ -240,13 +252,14 @@ impl Contenders {
             match transaction.if_version(seen.stat.version).await {
                 Ok(_) => return Ok(()),
                 Err(error) if error.target().index() == Some(CHECK) && error.is(Reason::NoNode) => {
-                    return Ok(());
+                    return gone(may_be_done, StopReason::NodeDeleted);
                 }
                 Err(error) if error.is(Reason::BadVersion) => {}
                 Err(error) => {
+                    may_be_done |= error.outcome() == Outcome::Unknown;
                     let error = error.into();
                     if is_over(&error) {
-                        return Ok(());
+                        return gone(may_be_done, StopReason::SessionOver);
                     }
                     if !is_passing(&error) {
                         break;
@@ -255,9 +268,16 @@ impl Contenders {
                 }
             }
         }
+        match self.client.delete(node).await {
+            Ok(()) => return Ok(()),
+            Err(error) if error.is(Reason::NoNode) => {
+                return gone(may_be_done, StopReason::NodeDeleted);
+            }
+            Err(error) => may_be_done |= error.outcome() == Outcome::Unknown,
+        }
         match self.client.delete(node).guaranteed().await {
             Ok(()) => Ok(()),
-            Err(error) if error.needs_new_session() => Ok(()),
+            Err(error) if error.needs_new_session() => gone(may_be_done, StopReason::SessionOver),
             Err(error) => Err(error.into()),
         }
     }

@@ -162,7 +162,8 @@ impl Guard {
     ///
     /// # Errors
     ///
-    /// [`Error::Lost`]: it had been lost before. Those of a server that refuses to delete the znode:
+    /// [`Error::Lost`]: it had been lost before, perhaps without anybody having noticed: whoever was
+    /// next may have held it as well. Those of a server that refuses to delete the znode:
     /// it then goes with the session.
     pub async fn release(self) -> Result<(), Error> {
         self.give_back(StopReason::Released).await
@@ -296,7 +297,7 @@ impl Watch {
         let record = self.record.clone();
         let released = self.line.release(lease.node(), record, &reason).await;
         if let Err(error) = &released {
-            tracing::warn!(path = lease.path(), %error, "the znode cannot be deleted");
+            tracing::warn!(path = lease.path(), %error, "not given back in order");
         }
         if let Some(done) = done {
             done.send(released).ok();

@@ -94,7 +94,7 @@ impl Items {
 
     /// The items in their order; empty if there is no directory.
     async fn entries(&self) -> Result<Vec<Entry>, Error> {
-        let names = match waiting::read(|| self.client.children(&self.path)).await {
+        let names = match waiting::read(&self.client, || self.client.children(&self.path)).await {
             Ok((names, _)) => names,
             Err(error) if error.is(Reason::NoNode) => {
                 self.is_claimed.store(false, Ordering::Relaxed);
@@ -135,8 +135,8 @@ impl Items {
         let mut mark = self.mark.lock().await;
         for _ in 0..ATTEMPTS {
             self.claim().await?;
-            mark.write += 1;
             let session = self.client.session();
+            mark.next(session);
             let mut steps = self.client.transaction();
             // With a bound, each change of the count by a put is a change of the directory's version.
             if let Some(bound) = self.bound {
@@ -196,8 +196,8 @@ impl Items {
         mark: &Mark,
         session: Option<SessionId>,
     ) -> Result<Option<bool>, ClientError> {
-        waiting::read(|| self.client.sync(&self.path)).await?;
-        let read = waiting::read(|| self.client.get(&mark.path)).await;
+        waiting::read(&self.client, || self.client.sync(&self.path)).await?;
+        let read = waiting::read(&self.client, || self.client.get(&mark.path)).await;
         let is_same_session = session.is_some() && self.client.session() == session;
         match read {
             Ok((data, _)) => Ok(Some(mark.is_of_last_write(&data))),
@@ -221,7 +221,8 @@ impl Items {
             if self.put(rank, items).await? {
                 return Ok(());
             }
-            let read = waiting::read(|| self.client.children(&self.path).watch()).await;
+            let read =
+                waiting::read(&self.client, || self.client.children(&self.path).watch()).await;
             let ((names, _), watcher) = match read {
                 // It is made again by the next attempt.
                 Err(error) if error.is(Reason::NoNode) => continue,
@@ -251,7 +252,8 @@ impl Items {
         }
         loop {
             // From here on whatever comes is told of.
-            let mut events = waiting::read(|| self.client.watch(&self.path).recursive()).await?;
+            let mut events =
+                waiting::read(&self.client, || self.client.watch(&self.path).recursive()).await?;
             loop {
                 let due = match self.look().await? {
                     Look::Locked(item) => return Ok(item),
@@ -322,7 +324,7 @@ impl Items {
                 }
                 reads
             };
-            let reads = waiting::read(reads).await?;
+            let reads = waiting::read(&self.client, reads).await?;
             for (entry, read) in batch.iter().zip(reads) {
                 let is_free = matches!(read, Read::Children(names) if names.is_empty());
                 if is_free && let Some(item) = self.lock_one(&entry.name).await? {
@@ -363,8 +365,8 @@ impl Items {
                     _ => Err(error.into()),
                 };
             }
-            waiting::read(|| self.client.sync(&path)).await?;
-            if waiting::read(|| self.client.exists(&held.own))
+            waiting::read(&self.client, || self.client.sync(&path)).await?;
+            if waiting::read(&self.client, || self.client.exists(&held.own))
                 .await?
                 .is_some()
             {
@@ -387,12 +389,12 @@ impl Items {
     ) -> Result<Option<Item>, Error> {
         let read = match reading {
             Some(reading) => reading.await,
-            None => waiting::read(|| self.client.get(&path)).await,
+            None => waiting::read(&self.client, || self.client.get(&path)).await,
         };
         let data = match read {
             Ok((data, _)) => data,
             Err(error) if error.is_retryable() => {
-                match waiting::read(|| self.client.get(&path)).await {
+                match waiting::read(&self.client, || self.client.get(&path)).await {
                     Ok((data, _)) => data,
                     Err(error) => return Err(error.into()),
                 }
@@ -460,7 +462,7 @@ impl Items {
                 }
                 reads
             };
-            for (entry, read) in batch.iter().zip(waiting::read(reads).await?) {
+            for (entry, read) in batch.iter().zip(waiting::read(&self.client, reads).await?) {
                 if let Read::Data(identity, _) = read {
                     taken.push(Taken {
                         name: entry.name.clone(),
@@ -581,8 +583,8 @@ impl Item {
             }
             let client = &held.client;
             let read = async {
-                waiting::read(|| client.sync(&self.path)).await?;
-                waiting::read(|| client.read_many().get(&self.path).get(&held.own)).await
+                waiting::read(client, || client.sync(&self.path)).await?;
+                waiting::read(client, || client.read_many().get(&self.path).get(&held.own)).await
             };
             // The first error says what is not known.
             let Ok(read) = read.await else {

@@ -139,6 +139,7 @@ mod mutex;
 mod naming;
 mod number;
 mod options;
+mod partitioner;
 mod patience;
 mod persistent_node;
 mod priority_queue;
@@ -147,6 +148,7 @@ mod read_write_lock;
 mod record;
 mod registry;
 mod revocation;
+mod ring;
 mod semaphore;
 mod timing;
 mod two_phase_commit;
@@ -174,6 +176,9 @@ pub use mutex::Mutex;
 pub use naming::Naming;
 pub use number::Number;
 pub use options::{OnSessionLoss, Overrun};
+pub use partitioner::{
+    Assignment, Partition, Partitioner, PartitionerState, Partitions, View, balanced,
+};
 pub use persistent_node::{Absent, KeptNode, NodeState, NodeStates, PersistentNode};
 pub use priority_queue::PriorityQueue;
 pub use queue::{Queue, Take, TakeLocked};
@@ -182,6 +187,7 @@ pub use registry::{
     DownPolicy, Instance, Registration, Registry, RegistryChange, RegistryChanges, Selector,
     Service, Strategy,
 };
+pub use ring::{Ring, RingMessage};
 pub use semaphore::Semaphore;
 pub use timing::{Timing, TimingError};
 pub use two_phase_commit::{Ballot, Decision, Participant, Proposal, TwoPhaseCommit, Vote};

@@ -3,6 +3,8 @@
 //! The server numbers them. Its counter may wrap: ZooKeeper goes on below zero, Quorate beyond 31 bits,
 //! so numbers are compared by their distance, as serial numbers.
 
+use crate::naming::Number;
+
 /// How the names of items are made up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Style {
@@ -20,7 +22,7 @@ pub(crate) struct Entry {
     pub(crate) name: String,
     /// What counts before the number: the priority or the time. Lower is first.
     pub(crate) rank: u64,
-    number: i32,
+    number: Number,
 }
 
 impl Style {
@@ -52,16 +54,11 @@ impl Style {
 }
 
 /// Ten digits, or more; a sign in front where the counter has wrapped.
-fn parse_number(digits: &str) -> Option<i32> {
+fn parse_number(digits: &str) -> Option<Number> {
     if digits.len() < 10 || digits.starts_with('+') {
         return None;
     }
-    let number: i64 = digits.parse().ok()?;
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "serial numbers are compared by their lower 32 bits"
-    )]
-    Some(number as i32)
+    Number::parse(digits)
 }
 
 /// First those of the lowest rank, and of one rank those that came first.
@@ -70,7 +67,7 @@ pub(crate) fn order(entries: &mut [Entry]) {
     let Some(pivot) = entries.first().map(|entry| entry.number) else {
         return;
     };
-    entries.sort_by_key(|entry| (entry.rank, entry.number.wrapping_sub(pivot)));
+    entries.sort_by_key(|entry| (entry.rank, entry.number.distance_from(pivot)));
 }
 
 #[cfg(test)]

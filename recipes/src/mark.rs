@@ -3,7 +3,7 @@
 //! An ephemeral child of the recipe's znode, whose data is the number of the last transaction of the
 //! handle that sets it. What else the transaction does is done exactly if the mark has its number.
 
-use quorate_client::{AclEntry, Error as ClientError, Reason, Transaction};
+use quorate_client::{AclEntry, Error as ClientError, Reason, SessionId, Transaction};
 
 /// What the name of a mark begins with, before 32 hexadecimal digits.
 const PREFIX: &str = "own-";
@@ -27,7 +27,9 @@ pub(crate) struct Mark {
     /// Whether it is believed to be there. The server tells if it is not so.
     pub(crate) exists: bool,
     /// The number of the last transaction.
-    pub(crate) write: u64,
+    write: u64,
+    /// Of the last transaction: the mark goes with it.
+    session: Option<SessionId>,
 }
 
 impl Mark {
@@ -37,7 +39,15 @@ impl Mark {
             path: format!("{path}/{}", new_name()),
             exists: false,
             write: 0,
+            session: None,
         }
+    }
+
+    /// Begins a transaction, to be sent in this session.
+    pub(crate) fn next(&mut self, session: Option<SessionId>) {
+        self.write += 1;
+        self.exists &= self.session == session;
+        self.session = session;
     }
 
     /// Has the transaction set it to its number. `is_fresh`: the transaction creates the parent.

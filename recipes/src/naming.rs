@@ -14,15 +14,18 @@ use crate::directory::Kind;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Naming {
-    /// As Curator's `InterProcessMutex` (`_c_…-lock-0000000007`): excludes, and is excluded by,
-    /// Curator, go-zookeeper, and kazoo where its class attribute `_NODE_NAME` is `"-lock-"`. A stock
-    /// kazoo `Lock` does not see it.
+    /// As Curator's `InterProcessMutex` (`_c_…-lock-0000000007`): excludes, and is excluded by, Curator,
+    /// go-zookeeper, the `WriteLock` of ZooKeeper's Java recipes, and kazoo where it is told of these
+    /// names: by `extra_lock_patterns=["-lock-"]`, or by a subclass of its `Lock` with
+    /// `_NODE_NAME = "-lock-"` and `_EXCLUDE_NAMES = ["-lock-"]`, which Curator excludes as well (one
+    /// with the first of the two alone excludes nobody). A stock kazoo `Lock` does not see it.
     #[default]
     Curator,
-    /// As kazoo's `Lock` (`_c_…-__lock__0000000007`): excludes kazoo and go-zookeeper. Curator does not
-    /// wait for it.
+    /// As kazoo's `Lock` (`_c_…-__lock__0000000007`): excludes, and is excluded by, kazoo and
+    /// go-zookeeper. Curator and `WriteLock` do not wait for it.
     Kazoo,
-    /// As the `WriteLock` of ZooKeeper's Java recipes (`_c_…-x-<session>-0000000007`).
+    /// As the `WriteLock` of ZooKeeper's Java recipes (`_c_…-x-<session>-0000000007`): excludes, and is
+    /// excluded by, that one alone. go-zookeeper's lock fails where it finds such a name.
     JavaRecipe,
 }
 
@@ -84,7 +87,7 @@ impl Number {
         format!("{:010}", self.0.cast_signed())
     }
 
-    fn parse(digits: &str) -> Option<Self> {
+    pub(crate) fn parse(digits: &str) -> Option<Self> {
         let number: i64 = digits.parse().ok()?;
         let wrapped = number.rem_euclid(1 << 32);
         Some(Self(u32::try_from(wrapped).ok()?))

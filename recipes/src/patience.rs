@@ -61,7 +61,9 @@ impl Patience {
 }
 
 /// Waits for a session other than this one, which has ended. `false` if there will be none.
-async fn renewed(client: &Client, ended: Option<SessionId>) -> bool {
+///
+/// Cancel safe.
+pub(crate) async fn renewed(client: &Client, ended: Option<SessionId>) -> bool {
     let mut states = client.states();
     loop {
         match states.current() {

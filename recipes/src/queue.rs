@@ -1,8 +1,9 @@
 //! A queue: first in, first out.
 //!
 //! Items are the children `qn-` and a number, as those of ZooKeeper's own `DistributedQueue` and
-//! Curator's `SimpleDistributedQueue`: both put for ours, and take what ours puts, unless somebody is
-//! at work on it.
+//! Curator's `SimpleDistributedQueue`: both put for ours, and take what ours puts. While somebody is at
+//! work on the first item, their takers fail ([`NotEmpty`](quorate_client::Reason::NotEmpty)): they do
+//! not know how to pass it over.
 
 use std::pin::Pin;
 use std::time::Duration;

@@ -18,6 +18,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
+use quorate_client::watch::{WatchStream, Watcher};
 use quorate_client::{AclEntry, Client, Error as ClientError, Outcome, Read, Reason};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -231,8 +232,8 @@ impl TwoPhaseCommit {
                 // The directory has been taken away.
                 Err(error) if error.is(Reason::NoNode) => {}
                 Err(error) if error.outcome() == Outcome::Unknown && !error.needs_new_session() => {
-                    waiting::read(|| self.client.sync(&round.path)).await?;
-                    match waiting::read(|| self.client.get(&round.path)).await {
+                    waiting::read(&self.client, || self.client.sync(&round.path)).await?;
+                    match waiting::read(&self.client, || self.client.get(&round.path)).await {
                         Ok((data, _)) => {
                             if decode(&round.path, &data)?.mark == record.mark {
                                 return Ok(Proposal { round });
@@ -259,7 +260,9 @@ impl TwoPhaseCommit {
     /// [`Error::OtherRecipe`], [`Error::Foreign`]; those of a read.
     pub async fn unfinished(&self) -> Result<Vec<Proposal>, Error> {
         claim(&self.client, &self.path, Kind::TwoPhaseCommit).await?;
-        let mut ids = waiting::read(|| self.client.children(&self.path)).await?.0;
+        let mut ids = waiting::read(&self.client, || self.client.children(&self.path))
+            .await?
+            .0;
         ids.sort();
         let mut proposals = Vec::new();
         for found in self.read_all(&ids, COORDINATOR).await? {
@@ -302,7 +305,7 @@ impl TwoPhaseCommit {
                 }
                 reads
             };
-            let reads = waiting::read(reads).await?;
+            let reads = waiting::read(&self.client, reads).await?;
             for (id, reads) in batch.iter().zip(reads.chunks(3)) {
                 let [
                     Read::Data(data, _),
@@ -381,6 +384,33 @@ enum Role {
     Participant,
 }
 
+/// That something has changed, or may have been missed.
+#[derive(Debug, Default)]
+struct Signs {
+    all: Option<WatchStream>,
+    first: Option<Watcher>,
+}
+
+impl Signs {
+    fn is_empty(&self) -> bool {
+        self.all.is_none() && self.first.is_none()
+    }
+
+    /// Waits for one. Whatever it is, all is read again. Cancel safe.
+    async fn next(&mut self) {
+        if let Some(events) = &mut self.all
+            && events.next().await.is_err()
+        {
+            // In the next session, if there is one.
+            self.all = None;
+        }
+        if let Some(watcher) = &mut self.first {
+            watcher.await.ok();
+            self.first = None;
+        }
+    }
+}
+
 impl Round {
     fn child(&self, name: &str) -> String {
         format!("{}/{name}", self.path)
@@ -397,9 +427,9 @@ impl Round {
         for attempt in 0..ATTEMPTS {
             if attempt > 0 {
                 // This server may be behind the one that knows why.
-                waiting::read(|| self.client.sync(&self.path)).await?;
+                waiting::read(&self.client, || self.client.sync(&self.path)).await?;
             }
-            let (data, stat) = waiting::read(|| self.client.get(&self.path)).await?;
+            let (data, stat) = waiting::read(&self.client, || self.client.get(&self.path)).await?;
             let mut record = decode(&self.path, &data)?;
             if record.decision.is_some() {
                 return Ok(record.decision);
@@ -435,7 +465,7 @@ impl Round {
             let names = record.participants.iter();
             names.fold(reads, |reads, name| reads.get(&self.vote_of(name)))
         };
-        let votes = waiting::read(reads).await?;
+        let votes = waiting::read(&self.client, reads).await?;
         let mut all = true;
         for (name, vote) in record.participants.iter().zip(votes) {
             let vote = match vote {
@@ -458,42 +488,43 @@ impl Round {
     /// Waits for the decision, and aborts after the timeout.
     async fn decision(&self, role: Role) -> Result<Decision, Error> {
         let began = Instant::now();
+        let mut signs = Signs::default();
         loop {
             // What comes from here on is told of.
-            let told = self.tell(role).await?;
+            if signs.is_empty() {
+                signs = self.watch(role).await?;
+            }
             if let Some(decision) = self.settle(None).await? {
                 return Ok(decision);
             }
             let is_late = match self.timeout.checked_sub(began.elapsed()) {
                 None => true,
-                Some(left) => tokio::time::timeout(left, told).await.is_err(),
+                Some(left) => tokio::time::timeout(left, signs.next()).await.is_err(),
             };
-            if is_late
-                && let Some(decision) = self.settle(Some("not all have voted in time")).await?
-            {
-                return Ok(decision);
+            if is_late {
+                let reason = Some("not all have voted in time");
+                if let Some(decision) = self.settle(reason).await? {
+                    return Ok(decision);
+                }
             }
         }
     }
 
-    /// What resolves when something has changed, or something may have been missed.
-    async fn tell(&self, role: Role) -> Result<impl Future<Output = ()> + use<>, ClientError> {
-        let (mut events, watcher) = match role {
+    async fn watch(&self, role: Role) -> Result<Signs, ClientError> {
+        Ok(match role {
             Role::Coordinator => {
                 let watch = || self.client.watch(&self.path).recursive();
-                (Some(waiting::read(watch).await?), None)
+                Signs {
+                    all: Some(waiting::read(&self.client, watch).await?),
+                    first: None,
+                }
             }
             Role::Participant => {
                 let watch = || self.client.exists(&self.path).watch();
-                (None, Some(waiting::read(watch).await?.1))
-            }
-        };
-        Ok(async move {
-            if let Some(events) = &mut events {
-                events.next().await.ok();
-            }
-            if let Some(watcher) = watcher {
-                watcher.changed().await.ok();
+                Signs {
+                    all: None,
+                    first: Some(waiting::read(&self.client, watch).await?.1),
+                }
             }
         })
     }
@@ -506,13 +537,13 @@ impl Round {
         for attempt in 0..FINISH_ATTEMPTS {
             if attempt > 0 {
                 backoff.wait().await;
-                waiting::read(|| self.client.sync(&self.path)).await?;
+                waiting::read(&self.client, || self.client.sync(&self.path)).await?;
             }
             let reads = || {
                 let reads = self.client.read_many();
                 reads.get(&self.path).children(&self.path)
             };
-            let reads = waiting::read(reads).await?;
+            let reads = waiting::read(&self.client, reads).await?;
             let [Read::Data(data, stat), Read::Children(names)] = &reads[..] else {
                 // All are done, this one before.
                 return Ok(());
@@ -629,7 +660,7 @@ impl Participant {
         let child = format!("vote-{}", self.name);
         loop {
             claim(client, path, Kind::TwoPhaseCommit).await?;
-            let read = waiting::read(|| client.children(path).watch()).await;
+            let read = waiting::read(client, || client.children(path).watch()).await;
             let ((mut ids, _), watcher) = match read {
                 // Taken away since.
                 Err(error) if error.is(Reason::NoNode) => continue,
@@ -723,8 +754,8 @@ impl Ballot {
             if !error.is(Reason::BadVersion) && !is_worth_another(&error) {
                 return Err(error.into());
             }
-            waiting::read(|| client.sync(&path)).await?;
-            let (data, _) = waiting::read(|| client.get(&path)).await?;
+            waiting::read(client, || client.sync(&path)).await?;
+            let (data, _) = waiting::read(client, || client.get(&path)).await?;
             match Vote::parse(&data) {
                 Some(cast) if cast == vote => return Ok(()),
                 Some(cast) => {

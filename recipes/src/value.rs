@@ -359,13 +359,14 @@ impl<T> Watching<T> {
                 watcher.changed().await.ok();
             }
             let (client, path) = (self.value.cell.client(), self.value.cell.path());
-            let read = match waiting::read(|| client.get(path).watch()).await {
+            let read = match waiting::read(client, || client.get(path).watch()).await {
                 Ok((read, watcher)) => {
                     self.watcher = Some(watcher);
                     Some(read)
                 }
                 Err(error) if error.is(Reason::NoNode) => {
-                    let (stat, watcher) = waiting::read(|| client.exists(path).watch()).await?;
+                    let (stat, watcher) =
+                        waiting::read(client, || client.exists(path).watch()).await?;
                     if stat.is_some() {
                         continue;
                     }

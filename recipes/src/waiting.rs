@@ -5,36 +5,34 @@
 
 use std::time::Duration;
 
-use quorate_client::Error as ClientError;
+use quorate_client::{Client, Error as ClientError};
 use tokio::time::Instant;
 
 use crate::Error;
-
-/// Between reads that fail at once. Most wait for a connection by themselves.
-const PAUSE: Duration = Duration::from_millis(50);
+use crate::patience::Patience;
 
 /// Makes a read again until a server answers, for as long as the session lives. Where a new session
 /// follows an expired one, it is made in that one.
 ///
 /// Cancel safe.
-pub(crate) async fn read<T, F>(mut read: impl FnMut() -> F) -> Result<T, ClientError>
+pub(crate) async fn read<T, F>(
+    client: &Client,
+    mut read: impl FnMut() -> F,
+) -> Result<T, ClientError>
 where
     F: IntoFuture<Output = Result<T, ClientError>>,
 {
-    let mut was_expired = false;
+    let mut patience = Patience::new();
     loop {
+        let session = client.session();
         match read().await {
-            Err(error) if error.is_retryable() => {}
-            Err(error @ ClientError::SessionExpired { .. }) => {
-                // The first may have been on its way while the session ended. A second says that no
-                // other follows.
-                if std::mem::replace(&mut was_expired, true) {
+            Err(error) if error.is_retryable() || error.needs_new_session() => {
+                if !patience.outlast(client, session, &error).await {
                     return Err(error);
                 }
             }
             answered => return answered,
         }
-        tokio::time::sleep(PAUSE).await;
     }
 }
 

@@ -121,17 +121,17 @@ impl Stage {
                     GoLock::new(builder.connect().await.unwrap(), &path)
                 })
             }
-            "quorate" if recipe.starts_with("quorate-lock:") => {
-                let (recipe, path) = (recipe.to_owned(), path.to_owned());
-                contender::task(&name, &folder, &role, async move {
-                    Lock::new(builder.connect().await.unwrap(), &recipe, &path)
-                })
-            }
-            "quorate" => {
+            "quorate" if recipe.starts_with("quorate-election:") => {
                 let (recipe, path, identity) = (recipe.to_owned(), path.to_owned(), name.clone());
                 contender::task(&name, &folder, &role, async move {
                     let client = builder.connect().await.unwrap();
                     Candidate::new(client, &recipe, &path, &identity)
+                })
+            }
+            "quorate" => {
+                let (recipe, path) = (recipe.to_owned(), path.to_owned());
+                contender::task(&name, &folder, &role, async move {
+                    Lock::new(builder.connect().await.unwrap(), &recipe, &path)
                 })
             }
             _ => panic!("there is no recipe {recipe}"),
@@ -190,9 +190,10 @@ impl Stage {
 
 /// Whom one may meet inside.
 fn role(recipe: &str) -> String {
-    match recipe.split_once(':') {
-        Some((kind, size)) if kind.ends_with("semaphore") => format!("of-{size}"),
-        _ if recipe.ends_with("-read") => "reader".to_owned(),
+    let (kind, argument) = recipe.split_once(':').unwrap_or((recipe, ""));
+    match kind.rsplit('-').next() {
+        Some("semaphore") => format!("of-{argument}"),
+        Some("read") => "reader".to_owned(),
         _ => "alone".to_owned(),
     }
 }

@@ -11,14 +11,14 @@ use crate::against_both;
 
 const SOON: Duration = Duration::from_secs(20);
 
-async fn soon<T>(what: &str, something: impl IntoFuture<Output = T>) -> T {
+pub(crate) async fn soon<T>(what: &str, something: impl IntoFuture<Output = T>) -> T {
     tokio::time::timeout(SOON, something.into_future())
         .await
         .unwrap_or_else(|_| panic!("{what} takes too long"))
 }
 
 /// Waits until so many stand in the line.
-async fn contenders(lock: &Mutex, count: usize) {
+pub(crate) async fn contenders(lock: &Mutex, count: usize) {
     loop {
         let waiting = lock.contenders().await.unwrap().len();
         if waiting == count {

@@ -6,14 +6,21 @@
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
 mod barriers;
+mod beside;
 mod elections;
 mod group;
 mod languages;
 mod locks;
+mod multi_locks;
 mod numbers;
+mod partitioner;
 mod persistent_node;
+mod processes;
 mod queues;
+mod read_write_locks;
 mod registry;
+mod ring;
+mod semaphores;
 mod two_phase_commit;
 
 use std::time::Duration;

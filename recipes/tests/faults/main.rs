@@ -4,8 +4,12 @@
 mod barriers;
 mod elections;
 mod every_request;
+mod kills;
+mod leases;
+mod locks;
 mod numbers;
 mod one_client;
+mod partitioner;
 mod persistent_node;
 mod queues;
 mod registry;

@@ -8,12 +8,11 @@ use quorate_client::{Client, OnExpiry, Outcome};
 use quorate_recipes::{Counter, IdBlocks, Number, SharedValue};
 use quorate_testing::{OpCode, TestServer};
 
-use crate::every_request::{Playing, at_every_request};
+use crate::every_request::{Playing, at_every_request_at_once};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_change_of_a_number_is_made_once_wherever_the_connection_breaks() {
-    let server = TestServer::start().await.unwrap();
-    at_every_request(&server, async |playing: &Playing<'_>| {
+    at_every_request_at_once(async |playing: &Playing<'_>| {
         let context = format!("{playing:?}");
         let client = playing.client().await;
         let path = format!("{}/deep/number", playing.path());
@@ -39,8 +38,7 @@ async fn each_change_of_a_number_is_made_once_wherever_the_connection_breaks() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_value_is_written_once_and_a_counter_counts_once_wherever_the_connection_breaks() {
-    let server = TestServer::start().await.unwrap();
-    at_every_request(&server, async |playing: &Playing<'_>| {
+    at_every_request_at_once(async |playing: &Playing<'_>| {
         let context = format!("{playing:?}");
         let client = playing.client().await;
         let value = SharedValue::new(&client, &format!("{}/value", playing.path()));
@@ -64,8 +62,7 @@ async fn a_value_is_written_once_and_a_counter_counts_once_wherever_the_connecti
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watched_value_is_told_once_wherever_the_connection_breaks() {
-    let server = TestServer::start().await.unwrap();
-    at_every_request(&server, async |playing: &Playing<'_>| {
+    at_every_request_at_once(async |playing: &Playing<'_>| {
         let context = format!("{playing:?}");
         let client = playing.client().await;
         let path = playing.path();
@@ -86,8 +83,7 @@ async fn a_watched_value_is_told_once_wherever_the_connection_breaks() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ids_come_once_wherever_the_connection_breaks() {
-    let server = TestServer::start().await.unwrap();
-    at_every_request(&server, async |playing: &Playing<'_>| {
+    at_every_request_at_once(async |playing: &Playing<'_>| {
         let client = playing.client().await;
         let handles = [(); 2].map(|()| IdBlocks::new(&client, &playing.path()).block(2));
         let mut seen = BTreeSet::new();
@@ -143,8 +139,18 @@ async fn a_session_that_ends_in_the_middle_of_a_change_leaves_no_doubt_that_can_
     });
     assert_eq!(added.unwrap_err().outcome(), Outcome::Unknown);
     assert_eq!(number.get().await.unwrap(), Some(12));
+    // So with a write that relies on nothing.
+    let session = client.session().unwrap();
+    server.refuse_connections(true).await;
+    let fault = server.cut_after_commit(OpCode::Multi);
+    let (set, ()) = tokio::join!(number_too.set(20), async {
+        fault.happened().await.unwrap();
+        server_too.expire(session).await.unwrap();
+        server_too.refuse_connections(false).await;
+    });
+    assert_eq!(set.unwrap_err().outcome(), Outcome::Unknown);
     // And it goes on.
-    assert_eq!(number.add(1).await.unwrap(), 13);
+    assert_eq!(number.add(1).await.unwrap(), 21);
     client.close().await;
 }
 

@@ -155,3 +155,36 @@ async fn what_was_missed_is_told_in_one_change_after_a_gap() {
     let seen: Vec<_> = changes.members().keys().collect();
     assert_eq!(seen, ["comes", "stays"]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_follows_a_group_goes_on_with_the_next_session_whatever_was_under_way() {
+    let server = TestServer::start().await.unwrap();
+    let builder = Client::builder(&server.connect_string());
+    let watcher = builder.on_expiry(OnExpiry::NewSession).connect().await;
+    let watcher = watcher.unwrap();
+    let client = Client::connect(&server.connect_string()).await.unwrap();
+    // By hand: a membership would read its znode, too.
+    client.create("/g", "").await.unwrap();
+    client.create("/g/a", "0").ephemeral().await.unwrap();
+    let mut changes = Group::new(&watcher, "/g").changes().await.unwrap();
+    for round in 1..=5 {
+        // The read that follows the event is never answered, and its session ends.
+        let fault = server.withhold_reply(quorate_testing::OpCode::GetData);
+        let session = watcher.session().unwrap();
+        let data = format!("{round}");
+        let mut told = Vec::new();
+        let follow = async {
+            while changes.members()["a"].data != data {
+                told.push(changes.next().await.unwrap());
+            }
+        };
+        let expire = async {
+            // Reads nothing itself: the znode is known.
+            client.set("/g/a", &data).await.unwrap();
+            fault.happened().await.unwrap();
+            server.expire(session).await.unwrap();
+        };
+        tokio::join!(follow, expire);
+        assert!(!told.is_empty(), "round {round}");
+    }
+}

@@ -7,7 +7,7 @@ use quorate_client::{Client, OnExpiry};
 use quorate_recipes::{Error, Queue};
 use quorate_testing::{OpCode, TestServer};
 
-use crate::every_request::{Playing, at_every_request, polled};
+use crate::every_request::{Playing, at_every_request_at_once, polled};
 
 /// More than a test waits for anything.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -24,8 +24,7 @@ async fn left(client: &Client, path: &str) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn items_are_put_once_and_taken_once_wherever_the_connection_breaks() {
-    let server = TestServer::start().await.unwrap();
-    at_every_request(&server, async |playing: &Playing<'_>| {
+    at_every_request_at_once(async |playing: &Playing<'_>| {
         let context = format!("{playing:?}");
         let client = playing.client().await;
         let path = format!("{}/deep/queue", playing.path());
@@ -58,8 +57,7 @@ async fn items_are_put_once_and_taken_once_wherever_the_connection_breaks() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_taker_that_waits_is_served_once_wherever_the_connection_breaks() {
-    let server = TestServer::start().await.unwrap();
-    at_every_request(&server, async |playing: &Playing<'_>| {
+    at_every_request_at_once(async |playing: &Playing<'_>| {
         let context = format!("{playing:?}");
         let client = playing.client().await;
         let queue = Queue::new(&client, &playing.path()).bound(1);

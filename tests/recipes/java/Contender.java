@@ -16,6 +16,7 @@ import java.util.Map;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
 import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
@@ -160,14 +161,17 @@ public class Contender implements Runnable {
         for (int i = 0; i < sessions.length; i++) {
             sessions[i] = new Session(server, 30_000);
         }
+        List<Recipe> all = new ArrayList<>();
+        for (int i = 0; i < contenders; i++) {
+            all.add(Recipe.open(command[1], sessions[i % sessions.length], path, name + "-" + i));
+        }
         AtomicLong left = new AtomicLong();
-        List<long[]> handOvers = new ArrayList<>();
+        List<Long> handOvers = new ArrayList<>();
         long begin = System.nanoTime() + Long.parseLong(command[5]) * 1_000_000;
         long end = begin + Long.parseLong(command[6]) * 1_000_000;
         ExecutorService crowd = Executors.newCachedThreadPool(work -> daemon(work, "contender"));
-        List<java.util.concurrent.Future<Void>> running = new ArrayList<>();
-        for (int i = 0; i < contenders; i++) {
-            Recipe contender = Recipe.open(command[1], sessions[i % sessions.length], path, name + "-" + i);
+        List<Future<Void>> running = new ArrayList<>();
+        for (Recipe contender : all) {
             running.add(crowd.submit(() -> {
                 while (System.nanoTime() < end) {
                     contender.enter();
@@ -175,7 +179,7 @@ public class Contender implements Runnable {
                     long since = left.getAndSet(0);
                     // Only the one inside is here, so the list needs no lock of its own.
                     if (since != 0 && now >= begin && now < end) {
-                        handOvers.add(new long[] {now - since});
+                        handOvers.add(now - since);
                     }
                     left.set(System.nanoTime());
                     contender.leave();
@@ -183,13 +187,13 @@ public class Contender implements Runnable {
                 return null;
             }));
         }
-        for (var one : running) {
+        for (Future<Void> one : running) {
             one.get(LIMIT_S, TimeUnit.SECONDS);
         }
         for (Session session : sessions) {
             session.close();
         }
-        long[] sorted = handOvers.stream().mapToLong(one -> one[0]).sorted().toArray();
+        long[] sorted = handOvers.stream().mapToLong(one -> one).sorted().toArray();
         if (sorted.length == 0) {
             return "failed nobody handed over";
         }
@@ -482,7 +486,11 @@ class PlainLock extends Recipe {
 
     @Override
     void leave() {
-        lock.unlock();
+        // Each time it was asked it has left a watch, and each of these would lock again, unless it is closed.
+        synchronized (lock) {
+            lock.unlock();
+            lock.close();
+        }
     }
 }
 

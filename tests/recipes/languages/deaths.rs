@@ -27,6 +27,8 @@ fn a_holder_that_dies_or_is_cut_off_keeps_nobody_out_for_longer_than_its_session
             ("quorate-lock:curator", "kazoo-lock-curator"),
             ("quorate-lock:kazoo", "kazoo-lock"),
             ("quorate-lock:java", "zookeeper-lock"),
+            ("quorate-write:curator", "curator-read"),
+            ("quorate-read:kazoo", "kazoo-write"),
             ("quorate-election:latch", "curator-latch"),
             ("quorate-election:selector", "curator-selector"),
             ("quorate-election:kazoo", "kazoo-election"),

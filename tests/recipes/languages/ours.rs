@@ -1,29 +1,42 @@
-//! Our lock and our election, as contenders like the others.
+//! Our locks and our election, as contenders like the others.
 
 use quorate_client::Client;
 use quorate_recipes::election::{Compat, Leadership};
-use quorate_recipes::{Election, Guard, Mutex, Naming};
+use quorate_recipes::{Acquire, Election, Guard, Mutex, Naming, ReadWriteLock, Semaphore};
 
 use super::contender::Recipe;
 
 pub(super) struct Lock {
     client: Client,
-    mutex: Mutex,
+    acquire: Box<dyn Fn() -> Acquire + Send + Sync>,
     guard: Option<Guard>,
 }
 
 impl Lock {
-    /// `recipe` is `quorate-lock:` and a naming.
+    /// `recipe` is `quorate-lock:`, `-read:` or `-write:` and a naming, or `quorate-semaphore:` and a
+    /// size.
     pub(super) fn new(client: Client, recipe: &str, path: &str) -> Self {
-        let naming = match recipe {
-            "quorate-lock:curator" => Naming::Curator,
-            "quorate-lock:kazoo" => Naming::Kazoo,
-            "quorate-lock:java" => Naming::JavaRecipe,
+        let (kind, argument) = recipe.split_once(':').unwrap();
+        let naming = match argument {
+            "kazoo" => Naming::Kazoo,
+            "java" => Naming::JavaRecipe,
+            _ => Naming::Curator,
+        };
+        let mutex = Mutex::new(&client, path).naming(naming);
+        let shared = ReadWriteLock::new(&client, path).naming(naming);
+        let acquire: Box<dyn Fn() -> Acquire + Send + Sync> = match kind {
+            "quorate-lock" => Box::new(move || mutex.acquire()),
+            "quorate-read" => Box::new(move || shared.read()),
+            "quorate-write" => Box::new(move || shared.write()),
+            "quorate-semaphore" => {
+                let semaphore = Semaphore::new(&client, path, argument.parse().unwrap());
+                Box::new(move || semaphore.acquire())
+            }
             _ => panic!("there is no recipe {recipe}"),
         };
         Self {
-            mutex: Mutex::new(&client, path).naming(naming),
             client,
+            acquire,
             guard: None,
         }
     }
@@ -31,7 +44,7 @@ impl Lock {
 
 impl Recipe for Lock {
     async fn enter(&mut self) -> Result<(), String> {
-        let guard = self.mutex.acquire().await;
+        let guard = (self.acquire)().await;
         self.guard = Some(guard.map_err(|error| error.to_string())?);
         Ok(())
     }

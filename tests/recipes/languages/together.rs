@@ -5,7 +5,7 @@ use super::{Stage, all_there};
 use crate::against_both;
 
 /// Each excludes each of its line.
-const COMBINATIONS: [&[&str]; 12] = [
+const COMBINATIONS: [&[&str]; 16] = [
     &[
         "quorate-lock:curator",
         "curator-mutex",
@@ -37,6 +37,32 @@ const COMBINATIONS: [&[&str]; 12] = [
     ],
     &["quorate-election:kazoo", "kazoo-election"],
     &["quorate-election:kazoo", "quorate-election:selector"],
+    &[
+        "quorate-write:curator",
+        "curator-read",
+        "quorate-read:curator",
+        "curator-write",
+    ],
+    &["curator-write", "quorate-read:curator", "curator-read"],
+    &[
+        "quorate-write:kazoo",
+        "kazoo-read",
+        "quorate-read:kazoo",
+        "kazoo-write",
+    ],
+    &["kazoo-write", "quorate-read:kazoo", "kazoo-read"],
+];
+/// These are inside together.
+const READERS: [[&str; 2]; 2] = [
+    ["quorate-read:curator", "curator-read"],
+    ["quorate-read:kazoo", "kazoo-read"],
+];
+/// Two of them are.
+const SEMAPHORES: [&str; 4] = [
+    "quorate-semaphore:2",
+    "curator-semaphore:2",
+    "quorate-semaphore:2",
+    "curator-semaphore:2",
 ];
 const ROUNDS: &str = "rounds 20";
 const ALL_DONE: &str = "done 20";
@@ -68,15 +94,23 @@ fn ours_and_those_of_other_languages_exclude_each_other() {
                 take_turns(&stage, path, other, ours).await;
             }
         }
-        for (_, group) in &groups {
-            for contender in group {
-                contender.command(ROUNDS);
+        let mut all: Vec<Contender> = groups.into_iter().flat_map(|(_, group)| group).collect();
+        for (number, recipes) in READERS.iter().enumerate() {
+            let mut readers = recipes.map(|recipe| stage.open(recipe, &format!("/read/{number}")));
+            for reader in &mut readers {
+                reader.must("acquire", "entered");
             }
+            for reader in &mut readers {
+                reader.must("release", "left");
+            }
+            all.extend(readers);
         }
-        for (_, group) in &mut groups {
-            for contender in group {
-                contender.expect(ALL_DONE);
-            }
+        all.extend(SEMAPHORES.map(|recipe| stage.open(recipe, "/permits")));
+        for contender in &all {
+            contender.command(ROUNDS);
+        }
+        for contender in &mut all {
+            contender.expect(ALL_DONE);
         }
     });
 }

@@ -50,10 +50,17 @@ async fn obey(
             Ok("left".to_owned())
         }
         (["measure", recipe, path, contenders, sessions, warm_up, span], _) => {
-            let begin = Instant::now() + Duration::from_millis(warm_up.parse()?);
-            let end = begin + Duration::from_millis(span.parse()?);
             let (contenders, sessions) = (contenders.parse()?, sessions.parse()?);
-            measure(server, (recipe, path), contenders, sessions, (begin, end)).await
+            let warm_up = Duration::from_millis(warm_up.parse()?);
+            let span = Duration::from_millis(span.parse()?);
+            measure(
+                server,
+                (recipe, path),
+                contenders,
+                sessions,
+                (warm_up, span),
+            )
+            .await
         }
         _ => Err(format!("there is no command {words:?} now").into()),
     }
@@ -107,12 +114,14 @@ async fn measure(
     (recipe, path): (&str, &str),
     contenders: usize,
     sessions: usize,
-    (begin, end): (Instant, Instant),
+    (warm_up, span): (Duration, Duration),
 ) -> Result<String, Failure> {
     let mut clients = Vec::with_capacity(sessions);
     for _ in 0..sessions {
         clients.push(Client::connect(server).await?);
     }
+    let begin = Instant::now() + warm_up;
+    let end = begin + span;
     let hand_overs = Arc::new(Shared::new(HandOvers::default()));
     let mut running = Vec::with_capacity(contenders);
     for index in 0..contenders {
@@ -155,6 +164,6 @@ async fn measure(
     let (Some(p50), Some(p99)) = (micros.get(count / 2), micros.get(count * 99 / 100)) else {
         return Err("nobody handed over".into());
     };
-    let per_second = count as f64 / (end - begin).as_secs_f64();
+    let per_second = count as f64 / span.as_secs_f64();
     Ok(format!("figures {per_second:.1} {p50:.1} {p99:.1}"))
 }
