@@ -10,7 +10,7 @@ use quorate_recipes::{Partition, Partitioner, PartitionerState, Partitions};
 use quorate_testing::{Ensemble, Server};
 use tokio::sync::watch;
 
-use crate::every_request::at_every_request;
+use crate::one_client::at_every_request;
 
 const SESSION_TIMEOUT: Duration = Duration::from_secs(2);
 
