@@ -33,6 +33,13 @@ fn counters_and_barriers_are_shared_with_curator_and_kazoo() {
 
 async fn numbers(stage: &mut Stage) {
     let client = stage.client.clone();
+    let text = Counter::new(&client, "/numbers/text").attempts(1000);
+    let count = Counter::new(&client, "/numbers/count")
+        .format(CounterFormat::SharedCount)
+        .attempts(1000);
+    let long = Number::new(&client, "/numbers/long").attempts(1000);
+    // Curator cannot read what kazoo leaves between its creation and its first value.
+    count.set(0).await.unwrap();
     let mut others: Vec<Contender> = [
         ("kazoo-counter", "/numbers/text"),
         ("kazoo-count", "/numbers/count"),
@@ -45,11 +52,6 @@ async fn numbers(stage: &mut Stage) {
         other.ready();
         other.command("rounds 20");
     }
-    let text = Counter::new(&client, "/numbers/text").attempts(1000);
-    let count = Counter::new(&client, "/numbers/count")
-        .format(CounterFormat::SharedCount)
-        .attempts(1000);
-    let long = Number::new(&client, "/numbers/long").attempts(1000);
     for _ in 0..CHANGES {
         soon("an addition", text.add(1)).await.unwrap();
         soon("an addition", count.add(1)).await.unwrap();
