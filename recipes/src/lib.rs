@@ -193,6 +193,7 @@ pub use registry::{
 pub use ring::{Ring, RingMessage};
 pub use semaphore::Semaphore;
 pub use timing::{Timing, TimingError};
+pub use tokio_util::sync::CancellationToken;
 pub use two_phase_commit::{Ballot, Decision, Participant, Proposal, TwoPhaseCommit, Vote};
 pub use value::{Format, SharedValue, Values, Versioned};
 pub use view::{Contender, Holder};
