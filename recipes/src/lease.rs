@@ -108,6 +108,7 @@ struct Inner {
     /// Held no more.
     over: CancellationToken,
     tracker: TaskTracker,
+    handing_over: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -169,6 +170,7 @@ impl Lease {
                 stopping: CancellationToken::new(),
                 over: CancellationToken::new(),
                 tracker: TaskTracker::new(),
+                handing_over: tokio::sync::Mutex::default(),
             }),
         }
     }
@@ -295,6 +297,11 @@ impl Lease {
 
     pub(crate) fn hold_off(&self) -> Option<Duration> {
         self.inner.state.lock().hold_off
+    }
+
+    /// Held by whoever hands it over.
+    pub(crate) async fn handing_over(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.inner.handing_over.lock().await
     }
 
     // What the task that watches over it does.
