@@ -163,8 +163,8 @@ impl Acquire {
             Role::Permit => Role::Exclusive,
             role => role,
         };
-        let identity = self.options.identity();
-        self.line().join(self.options.naming, role, &identity).await
+        let identity = self.options.identity.as_deref();
+        self.line().join(self.options.naming, role, identity).await
     }
 
     async fn try_at_once(&self) -> Result<Guard, Error> {
@@ -225,10 +225,10 @@ impl Acquire {
         turn: Place,
         since: Instant,
     ) -> Result<Guard, Error> {
-        let identity = self.options.identity();
+        let identity = self.options.identity.as_deref();
         let leases = &permits.leases;
         let place = leases
-            .join(self.options.naming, Role::Permit, &identity)
+            .join(self.options.naming, Role::Permit, identity)
             .await?;
         if self.patience != Patience::None {
             permits.wait_for(&place).await?;

@@ -208,14 +208,15 @@ impl Contenders {
         }
     }
 
-    /// Takes the last place in the line, with the identity in the znode.
+    /// Takes the last place in the line, with the identity in the znode: the session's id if there is no
+    /// other.
     ///
     /// Cancel safe: no znode stays behind.
     pub(crate) async fn join(
         &self,
         naming: Naming,
         role: Role,
-        identity: &str,
+        identity: Option<&str>,
     ) -> Result<Place, Error> {
         loop {
             let Some(session) = self.client.session() else {
@@ -225,7 +226,8 @@ impl Contenders {
             };
             self.claim().await?;
             let prefix = naming::prefix(self.kind, naming, role, session.get());
-            let create = self.client.create(&self.child(&prefix), identity);
+            let identity = identity.map_or_else(|| session.to_string(), str::to_owned);
+            let create = self.client.create(&self.child(&prefix), &identity);
             let create = create.ephemeral().sequential().acl(self.acl.clone());
             match create.delete_if_dropped().await {
                 Ok(created) if created.stat.ephemeral_owner == session.get() => {
@@ -233,7 +235,7 @@ impl Contenders {
                         self.client.clone(),
                         created.path,
                         session,
-                        identity,
+                        &identity,
                     ));
                 }
                 // The session changed meanwhile; the new one's znode is not what was asked for.

@@ -384,6 +384,18 @@ impl Lease {
         self.inner.tracker.wait().await;
     }
 
+    /// Waits until the session may be over, with no proof of it having come meanwhile.
+    pub(crate) async fn has_run_out(&self) {
+        loop {
+            let left = self.end().remaining();
+            if left.is_zero() {
+                return;
+            }
+            // The timers of the runtime stand still while the machine sleeps.
+            tokio::time::sleep(left.min(self.inner.schedule.session_timeout / 24)).await;
+        }
+    }
+
     /// Whether some of it still runs.
     pub(crate) fn is_at_work(&self) -> bool {
         !self.inner.tracker.is_empty()

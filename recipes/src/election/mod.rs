@@ -342,7 +342,8 @@ impl Election {
             std::future::pending::<()>().await;
         };
         let done = tokio::select! {
-            done = lease.while_held(work(term)) => done,
+            // Not even begun if it is lost already.
+            done = lease.while_held(async { work(term).await }) => done,
             () = stop => None,
         };
         // The task that watches over it may not have noticed yet what the clock shows.

@@ -151,8 +151,11 @@ impl Observer {
                     {
                         tokio::time::sleep(PAUSE).await;
                         state = states.current();
-                        if state.is_over() && states.next().await.is_none() {
-                            return;
+                        if state.is_over() {
+                            match states.next().await {
+                                Some(next) => state = next,
+                                None => return,
+                            }
                         }
                     }
                     Err(error) => {
