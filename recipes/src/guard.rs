@@ -260,10 +260,11 @@ enum Look {
 
 impl Watch {
     async fn run(self, mut orders: mpsc::UnboundedReceiver<Order>, watchdog: Option<Watchdog>) {
+        let mut watch = pin!(self.watch());
         let order = tokio::select! {
             biased;
             order = orders.recv() => order,
-            () = self.watch() => None,
+            () = &mut watch => None,
         };
         let lease = &self.lease;
         let (reason, mut done) = match order {
@@ -276,8 +277,9 @@ impl Watch {
         // What is still at work is told to stop, and gets its time: the session is still watched.
         if lease.is_held() && lease.is_at_work() {
             tokio::select! {
+                biased;
                 () = lease.work_has_ended() => {}
-                () = self.watch() => {}
+                () = &mut watch => {}
             }
         }
         lease.end_it(reason.clone());

@@ -201,18 +201,23 @@ impl Observer {
     /// candidates do wakes an observer; only where a leader may write no record, they all do.
     async fn look(&self) -> Result<Seen, Error> {
         let client = &self.line.client;
-        let mut changes = Vec::new();
-        // It may not exist yet: its creation is a change as well.
-        let (exists, created) = client.exists(&self.line.path).watch().await?;
-        if exists.is_none() {
-            return Ok(Seen {
-                leader: None,
-                changes: vec![created],
-            });
-        }
-        let ((data, stat), changed) = client.get(&self.line.path).watch().await?;
-        changes.push(changed);
-        refuse_strangers(&self.line.path, &data, self.line.kind)?;
+        let path = &self.line.path;
+        let ((data, stat), changed) = loop {
+            match client.get(path).watch().await {
+                Err(error) if error.is(Reason::NoNode) => {}
+                read => break read?,
+            }
+            // Its creation is a change as well.
+            let (exists, created) = client.exists(path).watch().await?;
+            if exists.is_none() {
+                return Ok(Seen {
+                    leader: None,
+                    changes: vec![created],
+                });
+            }
+        };
+        let mut changes = vec![changed];
+        refuse_strangers(path, &data, self.line.kind)?;
         let record = Record::parse(self.line.kind, &data);
         if record.is_taken() {
             let (found, gone) = client
@@ -229,7 +234,7 @@ impl Observer {
             }
         }
         if self.is_mixed {
-            let (_, joined) = client.children(&self.line.path).watch().await?;
+            let (_, joined) = client.children(path).watch().await?;
             changes.push(joined);
             return Ok(Seen {
                 leader: unrecorded(&self.line, &record).await?,

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use quorate_client::Reason;
 use tokio::time::Instant;
 
 use super::Term;
@@ -45,12 +46,16 @@ pub(super) fn start(term: &Term, prefer_after: Duration) {
 async fn asked_to_hand_over(term: &Term) -> Result<String, Error> {
     let (line, node) = (term.line(), term.lease().node());
     loop {
-        let ((data, _), changed) = line.client.get(node).watch().await?;
+        let ((data, stat), changed) = line.client.get(node).watch().await?;
         if let Some(to) = revocation::transferred(&data) {
-            // Answered either way: it is asked once.
-            let own = term.lease().node().rsplit('/').next().unwrap_or_default();
-            line.tell(own, term.identity().to_owned()).await?;
-            return Ok(to);
+            // Answered either way: it is asked once. What else is asked meanwhile is not answered by
+            // that.
+            let set = line.client.set(node, term.identity());
+            match set.if_version(stat.version).await {
+                Ok(_) => return Ok(to),
+                Err(error) if error.is(Reason::BadVersion) => continue,
+                Err(error) => return Err(error.into()),
+            }
         }
         changed.await.ok();
     }

@@ -1,12 +1,13 @@
 //! Work ends before what guards it can be another's: when the network is cut, when the server is gone,
 //! and when it is given back.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex as Cell;
 use quorate_client::{Client, Reason};
-use quorate_recipes::{Error, FencingToken, Lease, Mutex, StopReason};
+use quorate_recipes::{Error, FencingToken, Lease, Mutex, ReadWriteLock, StopReason};
 use quorate_testing::{Ensemble, TestServer};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -295,4 +296,43 @@ async fn a_panic_of_who_counts_does_not_keep_what_was_held() {
     let guard = counted.acquire().await.unwrap();
     guard.release().await.unwrap();
     assert_eq!(lock.contenders().await.unwrap(), []);
+}
+
+/// Counts requests by what they ask for.
+#[derive(Debug, Default)]
+struct Requests(Cell<BTreeMap<&'static str, usize>>);
+
+impl quorate_client::metrics::Metrics for Requests {
+    fn on_request(&self, operation: &'static str, _: quorate_client::Outcome, _: Duration) {
+        *self.0.lock().entry(operation).or_default() += 1;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_asked_for_that_is_not_needed() {
+    let server = TestServer::start().await.unwrap();
+    let requests = Arc::new(Requests::default());
+    let builder = Client::builder(&server.connect_string());
+    let client = builder.metrics(requests.clone()).connect().await.unwrap();
+    let lock = ReadWriteLock::new(&client, "/lock");
+    // The first makes sure of the directory, and reads it twice for that.
+    for gets in [4, 2] {
+        requests.0.lock().clear();
+        let guard = lock.read().await.unwrap();
+        // The last is the first look at its own znode.
+        while requests.0.lock().get("get") < Some(&gets) {
+            tokio::task::yield_now().await;
+        }
+        guard.release().await.unwrap();
+        // Heartbeats come at any time.
+        requests.0.lock().remove("sync");
+    }
+    let expected = [
+        ("children", 1),
+        ("create", 1),
+        ("delete", 1),
+        ("get", 2),
+        ("set", 1),
+    ];
+    assert_eq!(*requests.0.lock(), BTreeMap::from(expected));
 }

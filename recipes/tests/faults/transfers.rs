@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use quorate_client::Client;
 use quorate_recipes::{Election, Error, Leadership};
-use quorate_testing::TestServer;
+use quorate_testing::{Ensemble, OpCode, TestServer};
 use tokio::task::JoinHandle;
 
 use crate::every_request::polled;
@@ -267,4 +267,23 @@ async fn somebody_can_be_preferred_after_the_directory_was_deleted() {
     let (record, _) = client.get("/election").await.unwrap();
     let record = String::from_utf8_lossy(&record);
     assert!(record.contains(r#""preferredHolder":"b""#), "{record}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_answers_one_request_does_not_lose_the_next() {
+    let ensemble = Ensemble::builder().servers(3).start().await.unwrap();
+    ensemble.wait_for_leader().await.unwrap();
+    let leaders_server = ensemble.server(1);
+    let leading = Client::connect(&leaders_server.connect_string()).await;
+    let leading = leading.unwrap();
+    let election = Election::new(&leading, "/election").identity("a");
+    let leadership = election.campaign("a").await.unwrap();
+    let asking = Client::connect(&ensemble.server(2).connect_string()).await;
+    let operator = Election::new(&asking.unwrap(), "/election");
+    let cut = leaders_server.cut_before_next(OpCode::SetData);
+    assert!(operator.request_transfer("nobody").await.unwrap());
+    until("the answer", async || cut.has_happened()).await;
+    assert!(operator.request_step_down("maintenance").await.unwrap());
+    let reason = soon("the end of the term", leadership.stopping()).await;
+    assert_eq!(reason.to_string(), "it was revoked: maintenance");
 }
