@@ -83,7 +83,8 @@ pub struct Tree {
     /// Everything is.
     gap: bool,
     ready: VecDeque<Change>,
-    ended: bool,
+    /// The session of the last read is over: the next read is for the session after it, if there is one.
+    lost: bool,
 }
 
 /// Opens a [`Tree`]. See [`Client::tree`].
@@ -130,7 +131,7 @@ impl OpenTree {
             dirty: BTreeSet::new(),
             gap: false,
             ready: VecDeque::new(),
-            ended: false,
+            lost: false,
         };
         tree.nodes = tree.read_all().await?;
         Ok(tree)
@@ -171,15 +172,19 @@ impl Tree {
                 self.apply(&change);
                 return Some(Ok(change));
             }
-            if self.ended {
-                return None;
+            if self.lost {
+                if !has_session(&self.client).await {
+                    return None;
+                }
+                self.lost = false;
+                self.gap = true;
             }
             if self.gap {
                 return Some(self.resync().await);
             }
             if !self.dirty.is_empty() {
                 if let Err(error) = self.refresh().await {
-                    self.ended = error.needs_new_session();
+                    self.lost = error.needs_new_session();
                     return Some(Err(error));
                 }
                 continue;
@@ -212,7 +217,7 @@ impl Tree {
                 Ok(Change::Resynced(difference(old, &self.nodes)))
             }
             Err(error) => {
-                self.ended = error.needs_new_session();
+                self.lost = error.needs_new_session();
                 Err(error)
             }
         }
@@ -297,6 +302,17 @@ impl Tree {
             what: "there are more znodes than its limit allows",
         }
     }
+}
+
+/// Waits until there is a connection. `false` if the session is over and no other follows.
+async fn has_session(client: &Client) -> bool {
+    let mut states = client.states();
+    while !states.current().is_connected() {
+        if states.next().await.is_none() {
+            return false;
+        }
+    }
+    true
 }
 
 /// What has to be done to `old` to make it `new`.

@@ -2,14 +2,17 @@
 //! what it reports stays true, its session and its ephemeral znode stay, and a tree it follows ends up
 //! as the servers have it.
 //!
+//! And sessions end: a tree goes on with the next one.
+//!
 //! Three kills by default; `QUORATE_FAULTS=50` for more.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use quorate_client::{Client, Outcome};
-use quorate_testing::Ensemble;
+use quorate_client::tree::Change;
+use quorate_client::{Client, OnExpiry, Outcome};
+use quorate_testing::{Ensemble, OpCode, TestServer};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -95,4 +98,33 @@ async fn what_a_client_reports_is_true_while_servers_are_killed() {
     expected.push("/w".to_owned());
     expected.sort();
     assert_eq!(tree.nodes().keys().cloned().collect::<Vec<_>>(), expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tree_goes_on_with_the_next_session_though_a_read_of_it_was_under_way() {
+    let server = TestServer::start().await.unwrap();
+    let writer = Client::connect(&server.connect_string()).await.unwrap();
+    writer.create("/t", b"").await.unwrap();
+    let builder = Client::builder(&server.connect_string());
+    let builder = builder.on_expiry(OnExpiry::NewSession);
+    let client = builder.connect().await.unwrap();
+    let mut tree = client.tree("/t").await.unwrap();
+
+    let withheld = server.withhold_reply(OpCode::GetData);
+    writer.set("/t", b"one").await.unwrap();
+    let next = tokio::time::timeout(LIMIT, async {
+        let expire = async {
+            withheld.happened().await.unwrap();
+            server.expire(client.session().unwrap()).await.unwrap();
+        };
+        tokio::join!(tree.next(), expire).0
+    });
+    let error = next.await.expect("it says so").unwrap().unwrap_err();
+    assert!(error.needs_new_session(), "{error}");
+    writer.set("/t", b"two").await.unwrap();
+    while &tree.get("/t").unwrap().data[..] != b"two" {
+        let change = tokio::time::timeout(LIMIT, tree.next()).await;
+        let change = change.expect("it follows").expect("it goes on");
+        assert!(!matches!(change, Ok(Change::Removed { .. })));
+    }
 }

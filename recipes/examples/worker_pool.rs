@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use quorate_client::Client;
+use quorate_client::{Client, OnExpiry};
 use quorate_recipes::{Error, Queue};
 use quorate_testing::TestServer;
 use tokio::runtime::{Builder, Runtime};
@@ -137,7 +137,8 @@ async fn work(
     tell: &mpsc::Sender<Word>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let builder = Client::builder(address).session_timeout(SESSION);
-    let client = builder.connect().await?;
+    // If its session ends while it lives, it goes on in another.
+    let client = builder.on_expiry(OnExpiry::NewSession).connect().await?;
     let queue = Queue::new(&client, QUEUE).identity(&format!("worker-{worker}"));
     loop {
         // It stays on the queue until it is done; meanwhile nobody else gets it.

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use quorate_client::{AclEntry, Client, Reason, SessionId, SessionState};
+use quorate_client::{AclEntry, Client, Reason, SessionId};
 
 use crate::directory::{self, Kind};
 use crate::grant::Seen;
@@ -365,21 +365,9 @@ pub(crate) async fn after_loss(
     if matches!(error, Error::Displaced { .. }) {
         return Ok(());
     }
-    let mut states = client.states();
-    let mut state = states.current();
-    loop {
-        match state {
-            SessionState::Connected { session } | SessionState::Reconnected { session }
-                if Some(session) != lost =>
-            {
-                return Ok(());
-            }
-            _ => match states.next().await {
-                Some(next) => state = next,
-                // There will be no other.
-                None => return Err(error),
-            },
-        }
+    match crate::patience::renewed(client, lost).await {
+        true => Ok(()),
+        false => Err(error),
     }
 }
 

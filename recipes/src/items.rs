@@ -433,7 +433,7 @@ impl Items {
         let items = self.clone();
         tokio::spawn(async move {
             let data = item.data.clone();
-            let prefix = item.prefix();
+            let prefix = prefix_of(&item.path).to_owned();
             let result = item.done().await;
             let answer = result.map(|()| Unclaimed {
                 claim: Some((items, prefix, data)),
@@ -548,14 +548,6 @@ impl Item {
         &self.path
     }
 
-    fn prefix(&self) -> String {
-        let name = self.path.rsplit_once('/').map_or("", |(_, name)| name);
-        let digits = name.trim_end_matches(|c: char| c.is_ascii_digit());
-        // A number that has wrapped has a hyphen of its own.
-        let is_wrapped = digits.ends_with("--");
-        digits[..digits.len() - usize::from(is_wrapped)].to_owned()
-    }
-
     /// The work is done: takes the item off the queue.
     ///
     /// Cancel safe: dropped before it has resolved, the item is off the queue or put back.
@@ -630,6 +622,17 @@ impl Item {
     }
 }
 
+/// What the server's number was appended to, from an item's path.
+fn prefix_of(path: &str) -> &str {
+    let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
+    let head = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    // A number that has wrapped has a hyphen of its own.
+    match head.strip_suffix("--") {
+        Some(_) => &head[..head.len() - 1],
+        None => head,
+    }
+}
+
 /// The children of an item that say whose it is: deleted if this is dropped.
 #[derive(Debug)]
 struct Held {
@@ -676,6 +679,22 @@ impl Drop for Held {
             self.runtime.spawn(async move {
                 releasing.await.ok();
             });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_item_is_put_back_under_the_name_it_had() {
+        for style in [Style::Plain, Style::Priority, Style::Time] {
+            let prefix = style.prefix(100);
+            for number in ["0000000000", "2147483648", "-000000005", "-2147483648"] {
+                let path = format!("/a-1/queue/{prefix}{number}");
+                assert_eq!(prefix_of(&path), prefix, "{path}");
+            }
         }
     }
 }

@@ -34,7 +34,7 @@
 //! # use quorate_recipes::Election;
 //! # async fn billing(client: &Client) -> Result<(), Box<dyn std::error::Error>> {
 //! let election = Election::new(client, "/election/billing").identity("pod-7");
-//! election.run(async |term| {
+//! election.run(|term| async move {
 //!     let mut db = Db::open_fenced(term.token().get()).await?; // shows the token, then reads
 //!     while let Some(job) = term.until_stopping(db.next_job()).await {
 //!         db.apply(job).await?;
@@ -51,7 +51,8 @@
 //! # }
 //! ```
 //!
-//! It stands again, term after term, until the work ends by itself.
+//! It stands again, term after term, until the work ends by itself. The closure is called for each term,
+//! and clones what it takes along: `|term| { let db = db.clone(); async move { .. } }`.
 //!
 //! # All recipes
 //!
@@ -63,6 +64,7 @@
 //! | have so many at a time | [`Semaphore`] |
 //! | hold several locks, without deadlock | [`MultiLock`] |
 //! | know who is there | [`Group`] |
+//! | divide shards among the members of a group | [`Partitioner`] |
 //! | keep an ephemeral znode, whatever happens | [`PersistentNode`] |
 //! | find an instance of a service | [`Registry`] |
 //! | share a value, and follow it | [`SharedValue`] |
@@ -73,7 +75,7 @@
 //! | hand out work | [`Queue`], [`PriorityQueue`], [`DelayQueue`] |
 //! | have all of several do it, or none | [`TwoPhaseCommit`] |
 //!
-//! A subtree that is kept in memory is [`Client::tree`](quorate_client::Client::tree).
+//! [`Ring`] is an election to learn from, not to use. A subtree that is kept in memory is [`Client::tree`](quorate_client::Client::tree).
 //!
 //! The folder `examples` has programs to start from: a nightly job, payments that are made once by a
 //! leader that was stopped, a service registry, a rolling configuration, a worker pool. The folder
@@ -84,6 +86,8 @@
 //!
 //! - **One client for each process**, cloned to wherever it is used: its session is what holds. Two
 //!   clients are two holders.
+//! - **End in order**: [`Client::close`](quorate_client::Client::close) before `main` returns gives back
+//!   all that is held. A process that just ends leaves it to the session timeout.
 //! - **Sessions expire.** Build the client with
 //!   [`OnExpiry::NewSession`](quorate_client::OnExpiry::NewSession): who waited stands in line again
 //!   (see [`OnSessionLoss`]), who was registered is again, [`Election::run`] goes on. What was held is
@@ -189,6 +193,7 @@ pub use registry::{
 pub use ring::{Ring, RingMessage};
 pub use semaphore::Semaphore;
 pub use timing::{Timing, TimingError};
+pub use tokio_util::sync::CancellationToken;
 pub use two_phase_commit::{Ballot, Decision, Participant, Proposal, TwoPhaseCommit, Vote};
 pub use value::{Format, SharedValue, Values, Versioned};
 pub use view::{Contender, Holder};

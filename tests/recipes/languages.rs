@@ -9,6 +9,7 @@ mod go;
 mod ours;
 mod program;
 mod referee;
+mod shared;
 mod succession;
 mod table;
 mod together;
@@ -194,6 +195,8 @@ fn role(recipe: &str) -> String {
     match kind.rsplit('-').next() {
         Some("semaphore") => format!("of-{argument}"),
         Some("read") => "reader".to_owned(),
+        // These keep nobody out.
+        Some("barrier" | "together" | "counter" | "count" | "number") => "of-99".to_owned(),
         _ => "alone".to_owned(),
     }
 }

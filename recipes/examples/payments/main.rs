@@ -104,7 +104,8 @@ async fn other_work() {
     tokio::time::sleep(Duration::from_millis(20)).await;
 }
 
-/// As `kill -STOP` does it; by ourselves, so that it happens where it hurts, and only once.
+/// As `kill -STOP` does it; by ourselves, so that it happens where it hurts, and only once. The signal
+/// finds the main thread, which is this one, on its way out of the call.
 fn stand_still_once(folder: &Path) {
     if std::fs::remove_file(folder.join("stop")).is_ok() {
         println!("is stopped");

@@ -343,6 +343,8 @@ impl Election {
             done = lease.while_held(work(term)) => done,
             () = stop => None,
         };
+        // The task that watches over it may not have noticed yet what the clock shows.
+        lease.look();
         let was_told = lease.stop_reason();
         let reason = was_told.clone().unwrap_or(StopReason::Released);
         if let Err(error) = leadership.give_back(reason).await

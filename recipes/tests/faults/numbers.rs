@@ -183,3 +183,28 @@ async fn a_change_that_is_dropped_leaves_nothing_that_stays() {
     let observer = Client::connect(&server.connect_string()).await.unwrap();
     assert_eq!(observer.children("/number").await.unwrap().0.len(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watched_value_is_told_in_the_next_session_and_ends_where_there_is_none() {
+    let server = TestServer::start().await.unwrap();
+    let connect = |policy| {
+        let builder = Client::builder(&server.connect_string());
+        builder.on_expiry(policy).connect()
+    };
+    let staying = connect(OnExpiry::Stay).await.unwrap();
+    let renewed = connect(OnExpiry::NewSession).await.unwrap();
+    let other = connect(OnExpiry::Stay).await.unwrap();
+    let value = SharedValue::new(&other, "/value");
+    value.set(&"1".into()).await.unwrap();
+    let mut ends = SharedValue::new(&staying, "/value").watch();
+    let mut goes_on = SharedValue::new(&renewed, "/value").watch();
+    for values in [&mut ends, &mut goes_on] {
+        assert_eq!(values.next().await.unwrap().unwrap().unwrap().value, "1");
+    }
+    server.expire(staying.session().unwrap()).await.unwrap();
+    server.expire(renewed.session().unwrap()).await.unwrap();
+    value.set(&"2".into()).await.unwrap();
+    assert_eq!(goes_on.next().await.unwrap().unwrap().unwrap().value, "2");
+    assert!(ends.next().await.unwrap().is_err());
+    assert!(ends.next().await.is_none());
+}

@@ -1,5 +1,6 @@
 //! Plays a script again and again, and breaks the connection of its client, and of no other, at
 //! another of its requests each time.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -12,6 +13,12 @@ use quorate_testing::{Fault, TestServer, Which};
 const LIMIT: Duration = Duration::from_secs(30);
 /// Longer than any script.
 const REQUESTS_MAX: usize = 100;
+
+/// A test that hangs fails.
+pub(crate) async fn within(test: impl Future<Output = ()>) {
+    let done = tokio::time::timeout(LIMIT, test).await;
+    done.expect("it goes on for too long");
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cut {

@@ -10,7 +10,7 @@ use quorate_recipes::{Partition, Partitioner, PartitionerState, Partitions};
 use quorate_testing::{Ensemble, Server};
 use tokio::sync::watch;
 
-use crate::one_client::at_every_request;
+use crate::one_client::{at_every_request, within};
 
 const SESSION_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -24,9 +24,9 @@ fn partitioner(client: &Client, identity: &str, partitions: usize) -> Partitione
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_free_is_had_and_given_back_wherever_the_connection_breaks() {
     let play = async |client: Client| {
-        let mut partitions = partitioner(&client, "a", 3).join().await.unwrap();
+        let mut partitions = partitioner(&client, "a", 2).join().await.unwrap();
         let mut guards: Vec<Partition> = Vec::new();
-        while guards.len() < 3 {
+        while guards.len() < 2 {
             let told = partitions.next().await.unwrap();
             guards.retain(|guard| !told.lost.contains(&guard.name().to_owned()));
             guards.extend(told.acquired);
@@ -118,109 +118,121 @@ async fn client_of(server: &Server) -> Client {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_is_cut_off_stops_before_another_begins() {
-    let ensemble = Ensemble::start(3).await.unwrap();
-    let book = Arc::new(watch::Sender::new(Ledger::default()));
-    let (cut, other) = (ensemble.server(1), ensemble.server(2));
-    let (one, two) = (client_of(cut).await, client_of(other).await);
-    let a = partitioner(&one, "a", 4).join().await.unwrap();
-    let a = tokio::spawn(work(a, "a", Arc::clone(&book)));
-    until(&book, "the first has all", |ledger| count(ledger, "a") == 4).await;
-    let b = partitioner(&two, "b", 4).join().await.unwrap();
-    let b = tokio::spawn(work(b, "b", Arc::clone(&book)));
-    let shared = |ledger: &Ledger| count(ledger, "a") == 2 && count(ledger, "b") == 2;
-    until(&book, "they share", shared).await;
+    within(async {
+        let ensemble = Ensemble::start(3).await.unwrap();
+        let book = Arc::new(watch::Sender::new(Ledger::default()));
+        let (cut, other) = (ensemble.server(1), ensemble.server(2));
+        let (one, two) = (client_of(cut).await, client_of(other).await);
+        let a = partitioner(&one, "a", 4).join().await.unwrap();
+        let a = tokio::spawn(work(a, "a", Arc::clone(&book)));
+        until(&book, "the first has all", |ledger| count(ledger, "a") == 4).await;
+        let b = partitioner(&two, "b", 4).join().await.unwrap();
+        let b = tokio::spawn(work(b, "b", Arc::clone(&book)));
+        let shared = |ledger: &Ledger| count(ledger, "a") == 2 && count(ledger, "b") == 2;
+        until(&book, "they share", shared).await;
 
-    cut.refuse_connections(true).await;
-    cut.cut_connections();
-    until(&book, "the first has lost its own", |ledger| {
-        count(ledger, "a") == 0
+        cut.refuse_connections(true).await;
+        cut.cut_connections();
+        until(&book, "the first has lost its own", |ledger| {
+            count(ledger, "a") == 0
+        })
+        .await;
+        until(&book, "the other has them", |ledger| {
+            count(ledger, "b") == 4
+        })
+        .await;
+        cut.refuse_connections(false).await;
+        until(&book, "they share again", shared).await;
+        assert_eq!(book.borrow().broken, [""; 0]);
+        a.abort();
+        b.abort();
     })
     .await;
-    until(&book, "the other has them", |ledger| {
-        count(ledger, "b") == 4
-    })
-    .await;
-    cut.refuse_connections(false).await;
-    until(&book, "they share again", shared).await;
-    assert_eq!(book.borrow().broken, [""; 0]);
-    a.abort();
-    b.abort();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_owned_twice_while_connections_break_and_members_come_and_go() {
-    let ensemble = Ensemble::start(1).await.unwrap();
-    let server = ensemble.server(1);
-    let book = Arc::new(watch::Sender::new(Ledger::default()));
-    let (one, two) = (client_of(server).await, client_of(server).await);
-    let a = partitioner(&one, "a", 6).join().await.unwrap();
-    let a = tokio::spawn(work(a, "a", Arc::clone(&book)));
-    for round in 0..10 {
-        until(&book, "one has all", |ledger| count(ledger, "a") == 6).await;
-        let joining = partitioner(&two, "b", 6).join();
-        // In the middle of whatever they do.
-        let fault = match round % 2 {
-            0 => server.cut_after_commit(quorate_testing::Which::Write),
-            _ => server.cut_before_next(quorate_testing::Which::Write),
-        };
-        let mut b = joining.await.unwrap();
-        server.cut_connections();
-        let mut guards: Vec<Partition> = Vec::new();
-        let seen = Mutex::new(Vec::new());
-        while guards.len() < 3 {
-            let told = b.next().await.unwrap();
-            guards.retain(|guard| !told.lost.contains(&guard.name().to_owned()));
-            for partition in &told.acquired {
-                // Its former owner was told, and has let go.
-                seen.lock().push(partition.name().to_owned());
-                let ledger = book.borrow();
-                assert_eq!(ledger.workers.get(partition.name()), None, "round {round}");
-                assert!(ledger.tokens[partition.name()] < partition.token());
+    within(async {
+        let ensemble = Ensemble::start(1).await.unwrap();
+        let server = ensemble.server(1);
+        let book = Arc::new(watch::Sender::new(Ledger::default()));
+        let (one, two) = (client_of(server).await, client_of(server).await);
+        let a = partitioner(&one, "a", 6).join().await.unwrap();
+        let a = tokio::spawn(work(a, "a", Arc::clone(&book)));
+        for round in 0..6 {
+            until(&book, "one has all", |ledger| count(ledger, "a") == 6).await;
+            let joining = partitioner(&two, "b", 6).join();
+            // In the middle of whatever they do.
+            let fault = match round % 2 {
+                0 => server.cut_after_commit(quorate_testing::Which::Write),
+                _ => server.cut_before_next(quorate_testing::Which::Write),
+            };
+            let mut b = joining.await.unwrap();
+            server.cut_connections();
+            let mut guards: Vec<Partition> = Vec::new();
+            let seen = Mutex::new(Vec::new());
+            while guards.len() < 3 {
+                let told = b.next().await.unwrap();
+                guards.retain(|guard| !told.lost.contains(&guard.name().to_owned()));
+                for partition in &told.acquired {
+                    // Its former owner was told, and has let go.
+                    seen.lock().push(partition.name().to_owned());
+                    let ledger = book.borrow();
+                    assert_eq!(ledger.workers.get(partition.name()), None, "round {round}");
+                    assert!(ledger.tokens[partition.name()] < partition.token());
+                }
+                guards.extend(told.acquired);
             }
-            guards.extend(told.acquired);
+            assert!(seen.into_inner().len() >= 3);
+            fault.happened().await.unwrap();
+            drop(guards);
+            b.leave().await;
         }
-        assert!(seen.into_inner().len() >= 3);
-        fault.happened().await.unwrap();
-        drop(guards);
-        b.leave().await;
-    }
-    assert_eq!(book.borrow().broken, [""; 0]);
-    a.abort();
+        assert_eq!(book.borrow().broken, [""; 0]);
+        a.abort();
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_dead_member_had_others_have_and_tokens_grow() {
-    let ensemble = Ensemble::start(1).await.unwrap();
-    let server = ensemble.server(1);
-    let book = Arc::new(watch::Sender::new(Ledger::default()));
-    let two = client_of(server).await;
-    let mut dies = None;
-    for name in ["a", "b"] {
-        let builder = Client::builder(&server.connect_string());
-        let client = match name {
-            "a" => builder.connect().await.unwrap(),
-            _ => two.clone(),
-        };
-        let partitions = partitioner(&client, name, 5).join().await.unwrap();
-        if name == "a" {
-            dies = Some((client, partitions));
-        } else {
-            tokio::spawn(work(partitions, "b", Arc::clone(&book)));
+    within(async {
+        let ensemble = Ensemble::start(1).await.unwrap();
+        let server = ensemble.server(1);
+        let book = Arc::new(watch::Sender::new(Ledger::default()));
+        let two = client_of(server).await;
+        let mut dies = None;
+        for name in ["a", "b"] {
+            let builder = Client::builder(&server.connect_string());
+            let client = match name {
+                "a" => builder.connect().await.unwrap(),
+                _ => two.clone(),
+            };
+            let partitions = partitioner(&client, name, 5).join().await.unwrap();
+            if name == "a" {
+                dies = Some((client, partitions));
+            } else {
+                tokio::spawn(work(partitions, "b", Arc::clone(&book)));
+            }
         }
-    }
-    let (client, mut partitions) = dies.unwrap();
-    let mut guards = Vec::new();
-    while partitions.state() != PartitionerState::Acquired || guards.is_empty() {
-        let told = partitions.next().await.unwrap();
-        guards.extend(told.acquired);
-        guards.retain(|guard: &Partition| !guard.is_revoked());
-    }
-    ensemble.expire(client.session().unwrap()).await.unwrap();
-    until(&book, "the other has all", |ledger| count(ledger, "b") == 5).await;
-    while partitions.next().await.is_some() {}
-    assert_eq!(partitions.state(), PartitionerState::Failed);
-    for guard in &guards {
-        assert!(guard.is_lost());
-        assert!(book.borrow().tokens[guard.name()] > guard.token());
-    }
+        let (client, mut partitions) = dies.unwrap();
+        let mut guards = Vec::new();
+        let mut seen = book.subscribe();
+        while guards.is_empty() || count(&book.borrow(), "b") < 2 {
+            tokio::select! {
+                told = partitions.next() => guards.extend(told.unwrap().acquired),
+                changed = seen.changed() => changed.unwrap(),
+            }
+            guards.retain(|guard: &Partition| !guard.is_revoked());
+        }
+        ensemble.expire(client.session().unwrap()).await.unwrap();
+        until(&book, "the other has all", |ledger| count(ledger, "b") == 5).await;
+        while partitions.next().await.is_some() {}
+        assert_eq!(partitions.state(), PartitionerState::Failed);
+        for guard in &guards {
+            assert!(guard.is_lost());
+            assert!(book.borrow().tokens[guard.name()] > guard.token());
+        }
+    })
+    .await;
 }

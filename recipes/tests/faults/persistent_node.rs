@@ -4,7 +4,7 @@ use quorate_client::{Client, OnExpiry};
 use quorate_recipes::{Group, GroupChange, NodeState, PersistentNode};
 use quorate_testing::{Ensemble, TestServer};
 
-use crate::one_client::at_every_request;
+use crate::one_client::{at_every_request, within};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kept_znode_is_there_once_and_then_gone_wherever_the_connection_breaks() {
@@ -80,111 +80,120 @@ async fn a_member_joins_once_and_leaves_wherever_the_connection_breaks() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kept_znode_outlives_sessions_and_servers() {
-    let ensemble = Ensemble::start(3).await.unwrap();
-    let builder = Client::builder(&ensemble.connect_string());
-    let client = builder.on_expiry(OnExpiry::NewSession).connect().await;
-    let client = client.unwrap();
-    let node = PersistentNode::new(&client, "/node").data("1").keep();
-    let mut last = node.present().await.unwrap();
-    for _ in 0..3 {
-        let mut states = node.states();
-        ensemble.expire(client.session().unwrap()).await.unwrap();
-        loop {
-            if let NodeState::Present { created, session } = states.current()
-                && created > last
-            {
-                assert_eq!(client.session(), Some(session));
-                last = created;
-                break;
+    within(async {
+        let ensemble = Ensemble::start(3).await.unwrap();
+        let builder = Client::builder(&ensemble.connect_string());
+        let client = builder.on_expiry(OnExpiry::NewSession).connect().await;
+        let client = client.unwrap();
+        let node = PersistentNode::new(&client, "/node").data("1").keep();
+        let mut last = node.present().await.unwrap();
+        for _ in 0..3 {
+            let mut states = node.states();
+            ensemble.expire(client.session().unwrap()).await.unwrap();
+            loop {
+                if let NodeState::Present { created, session } = states.current()
+                    && created > last
+                {
+                    assert_eq!(client.session(), Some(session));
+                    last = created;
+                    break;
+                }
+                states.next().await.unwrap();
             }
-            states.next().await.unwrap();
         }
-    }
-    // A server that dies takes nothing along but the connection.
-    let id = client.session().unwrap();
-    let serving = ensemble.server_of(id).unwrap().id();
-    ensemble.server(serving).kill().await.unwrap();
-    node.set("2").await.unwrap();
-    assert_eq!(node.present().await.unwrap(), last);
-    assert_eq!(&client.get("/node").await.unwrap().0[..], b"2");
+        // A server that dies takes nothing along but the connection.
+        let id = client.session().unwrap();
+        let serving = ensemble.server_of(id).unwrap().id();
+        ensemble.server(serving).kill().await.unwrap();
+        node.set("2").await.unwrap();
+        assert_eq!(node.present().await.unwrap(), last);
+        assert_eq!(&client.get("/node").await.unwrap().0[..], b"2");
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_missed_is_told_in_one_change_after_a_gap() {
-    let server = TestServer::start().await.unwrap();
-    let watcher = Client::builder(&server.connect_string());
-    let watcher = watcher.on_expiry(OnExpiry::NewSession).connect().await;
-    let watcher = watcher.unwrap();
-    let client = Client::connect(&server.connect_string()).await.unwrap();
-    let group = Group::new(&client, "/g");
-    let stays = group.join("stays", "1").await.unwrap();
-    let goes = group.join("goes", "").await.unwrap();
-    let mut changes = Group::new(&watcher, "/g").changes().await.unwrap();
+    within(async {
+        let server = TestServer::start().await.unwrap();
+        let watcher = Client::builder(&server.connect_string());
+        let watcher = watcher.on_expiry(OnExpiry::NewSession).connect().await;
+        let watcher = watcher.unwrap();
+        let client = Client::connect(&server.connect_string()).await.unwrap();
+        let group = Group::new(&client, "/g");
+        let stays = group.join("stays", "1").await.unwrap();
+        let goes = group.join("goes", "").await.unwrap();
+        let mut changes = Group::new(&watcher, "/g").changes().await.unwrap();
 
-    // Nobody tells the watcher anything.
-    let mut states = watcher.states();
-    server.refuse_connections(true).await;
-    server.cut_connections();
-    while states.current().is_connected() {
-        states.next().await;
-    }
-    server.refuse_connections(false).await;
-    stays.set("2").await.unwrap();
-    goes.leave().await.unwrap();
-    let _comes = group.join("comes", "").await.unwrap();
-    let mut told = Vec::new();
-    while told.len() < 3 {
-        match changes.next().await.unwrap() {
-            Ok(GroupChange::Resynced(changes)) => told.extend(changes),
-            Ok(change) => told.push(change),
-            Err(error) => assert!(!error.is(quorate_client::Reason::NoNode), "{error}"),
+        // Nobody tells the watcher anything.
+        let mut states = watcher.states();
+        server.refuse_connections(true).await;
+        server.cut_connections();
+        while states.current().is_connected() {
+            states.next().await;
         }
-    }
-    let told: Vec<String> = told
-        .iter()
-        .map(|change| match change {
-            GroupChange::Joined(member) => format!("+{}", member.id),
-            GroupChange::Left(member) => format!("-{}", member.id),
-            GroupChange::Updated { new, .. } => format!("={}", new.id),
-            other => panic!("{other:?}"),
-        })
-        .collect();
-    for change in ["+comes", "-goes", "=stays"] {
-        assert!(told.iter().any(|told| told == change), "{told:?}");
-    }
-    let seen: Vec<_> = changes.members().keys().collect();
-    assert_eq!(seen, ["comes", "stays"]);
+        server.refuse_connections(false).await;
+        stays.set("2").await.unwrap();
+        goes.leave().await.unwrap();
+        let _comes = group.join("comes", "").await.unwrap();
+        let mut told = Vec::new();
+        while told.len() < 3 {
+            match changes.next().await.unwrap() {
+                Ok(GroupChange::Resynced(changes)) => told.extend(changes),
+                Ok(change) => told.push(change),
+                Err(error) => assert!(!error.is(quorate_client::Reason::NoNode), "{error}"),
+            }
+        }
+        let told: Vec<String> = told
+            .iter()
+            .map(|change| match change {
+                GroupChange::Joined(member) => format!("+{}", member.id),
+                GroupChange::Left(member) => format!("-{}", member.id),
+                GroupChange::Updated { new, .. } => format!("={}", new.id),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        for change in ["+comes", "-goes", "=stays"] {
+            assert!(told.iter().any(|told| told == change), "{told:?}");
+        }
+        let seen: Vec<_> = changes.members().keys().collect();
+        assert_eq!(seen, ["comes", "stays"]);
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_follows_a_group_goes_on_with_the_next_session_whatever_was_under_way() {
-    let server = TestServer::start().await.unwrap();
-    let builder = Client::builder(&server.connect_string());
-    let watcher = builder.on_expiry(OnExpiry::NewSession).connect().await;
-    let watcher = watcher.unwrap();
-    let client = Client::connect(&server.connect_string()).await.unwrap();
-    // By hand: a membership would read its znode, too.
-    client.create("/g", "").await.unwrap();
-    client.create("/g/a", "0").ephemeral().await.unwrap();
-    let mut changes = Group::new(&watcher, "/g").changes().await.unwrap();
-    for round in 1..=5 {
-        // The read that follows the event is never answered, and its session ends.
-        let fault = server.withhold_reply(quorate_testing::OpCode::GetData);
-        let session = watcher.session().unwrap();
-        let data = format!("{round}");
-        let mut told = Vec::new();
-        let follow = async {
-            while changes.members()["a"].data != data {
-                told.push(changes.next().await.unwrap());
-            }
-        };
-        let expire = async {
-            // Reads nothing itself: the znode is known.
-            client.set("/g/a", &data).await.unwrap();
-            fault.happened().await.unwrap();
-            server.expire(session).await.unwrap();
-        };
-        tokio::join!(follow, expire);
-        assert!(!told.is_empty(), "round {round}");
-    }
+    within(async {
+        let server = TestServer::start().await.unwrap();
+        let builder = Client::builder(&server.connect_string());
+        let watcher = builder.on_expiry(OnExpiry::NewSession).connect().await;
+        let watcher = watcher.unwrap();
+        let client = Client::connect(&server.connect_string()).await.unwrap();
+        // By hand: a membership would read its znode, too.
+        client.create("/g", "").await.unwrap();
+        client.create("/g/a", "0").ephemeral().await.unwrap();
+        let mut changes = Group::new(&watcher, "/g").changes().await.unwrap();
+        for round in 1..=5 {
+            // The read that follows the event is never answered, and its session ends.
+            let fault = server.withhold_reply(quorate_testing::OpCode::GetData);
+            let session = watcher.session().unwrap();
+            let data = format!("{round}");
+            let mut told = Vec::new();
+            let follow = async {
+                while changes.members()["a"].data != data {
+                    told.push(changes.next().await.unwrap());
+                }
+            };
+            let expire = async {
+                // Reads nothing itself: the znode is known.
+                client.set("/g/a", &data).await.unwrap();
+                fault.happened().await.unwrap();
+                server.expire(session).await.unwrap();
+            };
+            tokio::join!(follow, expire);
+            assert!(!told.is_empty(), "round {round}");
+        }
+    })
+    .await;
 }

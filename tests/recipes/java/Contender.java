@@ -23,6 +23,9 @@ import java.util.concurrent.TimeoutException;
 import java.util.concurrent.atomic.AtomicLong;
 import org.apache.curator.framework.CuratorFramework;
 import org.apache.curator.framework.CuratorFrameworkFactory;
+import org.apache.curator.framework.recipes.atomic.DistributedAtomicLong;
+import org.apache.curator.framework.recipes.barriers.DistributedBarrier;
+import org.apache.curator.framework.recipes.barriers.DistributedDoubleBarrier;
 import org.apache.curator.framework.recipes.leader.LeaderLatch;
 import org.apache.curator.framework.recipes.leader.LeaderSelector;
 import org.apache.curator.framework.recipes.leader.LeaderSelectorListenerAdapter;
@@ -31,6 +34,8 @@ import org.apache.curator.framework.recipes.locks.InterProcessMutex;
 import org.apache.curator.framework.recipes.locks.InterProcessReadWriteLock;
 import org.apache.curator.framework.recipes.locks.InterProcessSemaphoreV2;
 import org.apache.curator.framework.recipes.locks.Lease;
+import org.apache.curator.framework.recipes.shared.SharedCount;
+import org.apache.curator.framework.recipes.shared.VersionedValue;
 import org.apache.curator.retry.RetryNTimes;
 import org.apache.zookeeper.ZooDefs;
 import org.apache.zookeeper.ZooKeeper;
@@ -51,7 +56,7 @@ import org.apache.zookeeper.recipes.lock.WriteLock;
  * release                                   left
  * rounds N                                  done N, or violation WHO
  * close                                     closed
- * measure RECIPE PATH CONTENDERS SESSIONS WARMUP_MS SPAN_MS   figures PER_SECOND P50_US P99_US
+ * measure RECIPE PATH CONTENDERS SESSIONS WARMUP_MS SPAN_MS   figures PER_SECOND P50_US P99_US ENTERED
  * </pre>
  *
  * Any of them may answer `failed REASON`. The referee is the file system: who enters makes a file in FOLDER and then
@@ -166,6 +171,7 @@ public class Contender implements Runnable {
             all.add(Recipe.open(command[1], sessions[i % sessions.length], path, name + "-" + i));
         }
         AtomicLong left = new AtomicLong();
+        AtomicLong entered = new AtomicLong();
         List<Long> handOvers = new ArrayList<>();
         long begin = System.nanoTime() + Long.parseLong(command[5]) * 1_000_000;
         long end = begin + Long.parseLong(command[6]) * 1_000_000;
@@ -176,6 +182,7 @@ public class Contender implements Runnable {
                 while (System.nanoTime() < end) {
                     contender.enter();
                     long now = System.nanoTime();
+                    entered.incrementAndGet();
                     long since = left.getAndSet(0);
                     // Only the one inside is here, so the list needs no lock of its own.
                     if (since != 0 && now >= begin && now < end) {
@@ -197,8 +204,8 @@ public class Contender implements Runnable {
         if (sorted.length == 0) {
             return "failed nobody handed over";
         }
-        return String.format("figures %.1f %.1f %.1f", sorted.length * 1e9 / (end - begin),
-            sorted[sorted.length / 2] / 1e3, sorted[sorted.length * 99 / 100] / 1e3);
+        return String.format("figures %.1f %.1f %.1f %d", sorted.length * 1e9 / (end - begin),
+            sorted[sorted.length / 2] / 1e3, sorted[sorted.length * 99 / 100] / 1e3, entered.get());
     }
 }
 
@@ -317,6 +324,16 @@ abstract class Recipe {
                 return new Latch(session, session.curator(), path, name);
             case "curator-selector":
                 return new Selector(session, session.curator(), path, name);
+            case "curator-barrier":
+                return new CuratorBarrier(session, new DistributedBarrier(session.curator(), path));
+            case "curator-together":
+                return new Together(session,
+                    new DistributedDoubleBarrier(session.curator(), path, Integer.parseInt(parts[1])));
+            case "curator-count":
+                return new Count(session, new SharedCount(session.curator(), path, 0));
+            case "curator-number":
+                return new AtomicNumber(session,
+                    new DistributedAtomicLong(session.curator(), path, new RetryNTimes(100, 1)));
             case "zookeeper-lock":
                 return new PlainLock(session, session.plain(), path);
             case "zookeeper-election":
@@ -445,6 +462,95 @@ class Selector extends Recipe {
     @Override
     void leave() {
         done.countDown();
+    }
+}
+
+/** To enter is to wait for it, to leave is to remove it. */
+class CuratorBarrier extends Recipe {
+    private final DistributedBarrier barrier;
+
+    CuratorBarrier(Session session, DistributedBarrier barrier) {
+        super(session);
+        this.barrier = barrier;
+    }
+
+    @Override
+    void enter() throws Exception {
+        if (!barrier.waitOnBarrier(Contender.LIMIT_S, TimeUnit.SECONDS)) {
+            throw new TimeoutException("not removed");
+        }
+    }
+
+    @Override
+    void leave() throws Exception {
+        barrier.removeBarrier();
+    }
+}
+
+class Together extends Recipe {
+    private final DistributedDoubleBarrier barrier;
+
+    Together(Session session, DistributedDoubleBarrier barrier) {
+        super(session);
+        this.barrier = barrier;
+    }
+
+    @Override
+    void enter() throws Exception {
+        if (!barrier.enter(Contender.LIMIT_S, TimeUnit.SECONDS)) {
+            throw new TimeoutException("not all are there");
+        }
+    }
+
+    @Override
+    void leave() throws Exception {
+        if (!barrier.leave(Contender.LIMIT_S, TimeUnit.SECONDS)) {
+            throw new TimeoutException("not all have left");
+        }
+    }
+}
+
+/** To enter is to add one. */
+class Count extends Recipe {
+    private final SharedCount count;
+
+    Count(Session session, SharedCount count) throws Exception {
+        super(session);
+        this.count = count;
+        count.start();
+    }
+
+    @Override
+    void enter() throws Exception {
+        VersionedValue<Integer> seen = count.getVersionedValue();
+        while (!count.trySetCount(seen, seen.getValue() + 1)) {
+            seen = count.getVersionedValue();
+        }
+    }
+
+    @Override
+    void leave() {
+    }
+}
+
+/** To enter is to add one. */
+class AtomicNumber extends Recipe {
+    private final DistributedAtomicLong number;
+
+    AtomicNumber(Session session, DistributedAtomicLong number) {
+        super(session);
+        this.number = number;
+    }
+
+    @Override
+    void enter() throws Exception {
+        if (!number.increment().succeeded()) {
+            throw new TimeoutException("others were always faster");
+        }
+    }
+
+    @Override
+    void leave() {
     }
 }
 

@@ -11,6 +11,7 @@ import time
 
 from kazoo.client import KazooClient
 from kazoo.recipe.lock import Lock
+from kazoo.retry import RetryFailedError
 
 LIMIT = 60
 # As in Contender.java.
@@ -72,6 +73,38 @@ class Elected:
         self.thread.join(LIMIT)
 
 
+class Barrier:
+    """To enter is to wait for it, to leave is to remove it."""
+
+    def __init__(self, barrier):
+        self.barrier = barrier
+
+    def enter(self):
+        if not self.barrier.wait(LIMIT):
+            raise RuntimeError("not removed")
+
+    def leave(self):
+        self.barrier.remove()
+
+
+class Counter:
+    """To enter is to add one."""
+
+    def __init__(self, counter):
+        self.counter = counter
+
+    def enter(self):
+        while True:
+            try:
+                self.counter += 1
+                return
+            except RetryFailedError:
+                pass  # Others were faster.
+
+    def leave(self):
+        pass
+
+
 def recipe(kind, client, path, name):
     kind, _, size = kind.partition(":")
     if kind == "kazoo-lock":
@@ -90,6 +123,14 @@ def recipe(kind, client, path, name):
         return Entered(client.Semaphore(path, name, max_leases=int(size)))
     if kind == "kazoo-election":
         return Elected(client.Election(path, name))
+    if kind == "kazoo-barrier":
+        return Barrier(client.Barrier(path))
+    if kind == "kazoo-together":
+        return client.DoubleBarrier(path, int(size), name)
+    if kind == "kazoo-counter":
+        return Counter(client.Counter(path))
+    if kind == "kazoo-count":
+        return Counter(client.Counter(path, support_curator=True))
     raise ValueError("there is no recipe " + kind)
 
 
@@ -184,7 +225,7 @@ class Contender:
         ]
         begin = time.perf_counter() + int(warmup_ms) / 1000
         end = begin + int(span_ms) / 1000
-        hand_overs, failures, left = [], [], [None]
+        hand_overs, failures, left, entered = [], [], [None], [0]
 
         def contend(contender):
             try:
@@ -192,6 +233,7 @@ class Contender:
                     contender.enter()
                     now = time.perf_counter()
                     # Only the one inside is here.
+                    entered[0] += 1
                     since, left[0] = left[0], None
                     if since is not None and begin <= now < end:
                         hand_overs.append(now - since)
@@ -211,10 +253,11 @@ class Contender:
         if failures:
             raise failures[0]
         hand_overs.sort()
-        return "figures %.1f %.1f %.1f" % (
+        return "figures %.1f %.1f %.1f %d" % (
             len(hand_overs) / (end - begin),
             hand_overs[len(hand_overs) // 2] * 1e6,
             hand_overs[len(hand_overs) * 99 // 100] * 1e6,
+            entered[0],
         )
 
 

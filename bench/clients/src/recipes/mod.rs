@@ -5,7 +5,8 @@
 //!
 //! - **Hand-overs.** So many contenders, each with a session of its own, enter and leave at once, again
 //!   and again. The rate is how often the lock, or the leadership, changes hands; the latency is from
-//!   the moment when the one inside begins to leave until the next is inside.
+//!   the moment when the one inside begins to leave until the next is inside. Requests are counted by
+//!   the server, with those of connecting and of closing.
 //! - **Deaths.** A leader's process is killed while a candidate in another one waits; the figure is how
 //!   long after that the candidate leads.
 
@@ -14,6 +15,8 @@ mod program;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 pub(crate) use self::ours::contend;
@@ -63,8 +66,9 @@ struct Row {
     recipe: &'static str,
 }
 
-/// For each row a list of per second, p50 and p99 in microseconds, a run each.
-type Runs = BTreeMap<Row, Vec<[f64; 3]>>;
+/// For each row a list of per second, p50 and p99 in microseconds, and requests for each time that
+/// one entered; a run each.
+type Runs = BTreeMap<Row, Vec<[f64; 4]>>;
 /// Seconds, by server and recipe.
 type Deaths = BTreeMap<(String, &'static str), Vec<f64>>;
 
@@ -129,11 +133,13 @@ fn hand_overs(
     for (contenders, sessions) in crowds {
         let path = format!("/bench-recipes/{recipe}-{contenders}-{sessions}");
         let (warm_up, span) = (plan.warm_up.as_millis(), plan.span.as_millis());
+        let before = received(address)?;
         let answer = program.ask(&format!(
             "all measure {recipe} {path} {contenders} {sessions} {warm_up} {span}"
         ))?;
         let figures: Result<Vec<f64>, _> = answer.split(' ').skip(1).map(str::parse).collect();
-        let Ok([per_second, p50, p99]) = figures.as_deref() else {
+        let requests = received(address)? - before;
+        let Ok([per_second, p50, p99, entered]) = figures.as_deref() else {
             return Err(format!("{recipe} answers {answer:?}").into());
         };
         let row = Row {
@@ -145,9 +151,22 @@ fn hand_overs(
         };
         eprintln!("{row:?}: {answer}");
         let of_row = runs.entry(row).or_default();
-        of_row.push([*per_second, *p50, *p99]);
+        of_row.push([*per_second, *p50, *p99, requests / entered]);
     }
     Ok(())
+}
+
+/// How many requests the server has had so far, by its own count.
+fn received(address: &str) -> Result<f64, Failure> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.write_all(b"srvr")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let line = answer
+        .lines()
+        .find_map(|line| line.strip_prefix("Received: "));
+    Ok(line.ok_or("the server does not answer srvr")?.parse()?)
 }
 
 /// How long a candidate waits after the leader's process was killed.
@@ -189,14 +208,14 @@ fn expect(answer: String, expected: &str) -> Result<(), Failure> {
 
 fn markdown(runs: &Runs, deaths: &Deaths) -> String {
     let mut text = String::from(
-        "| hand-overs | contenders | sessions | server | recipe | per second | p50 ms | p99 ms |\n\
-         |---|---:|---:|---|---|---:|---:|---:|\n",
+        "| hand-overs | contenders | sessions | server | recipe | per second | p50 ms | p99 ms | requests each |\n\
+         |---|---:|---:|---|---|---:|---:|---:|---:|\n",
     );
     for (row, figures) in runs {
         let of = |index: usize| median(figures.iter().map(|run| run[index]).collect());
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {} | {} | {:.0} | {:.2} | {:.2} |",
+            "| {} | {} | {} | {} | {} | {:.0} | {:.2} | {:.2} | {:.1} |",
             row.what,
             row.contenders,
             row.sessions,
@@ -204,7 +223,8 @@ fn markdown(runs: &Runs, deaths: &Deaths) -> String {
             row.recipe,
             of(0),
             of(1) / 1e3,
-            of(2) / 1e3
+            of(2) / 1e3,
+            of(3)
         );
     }
     let session = SESSION.as_secs();

@@ -106,6 +106,7 @@ impl Inside {
 #[derive(Default)]
 struct HandOvers {
     left: Option<Instant>,
+    entered: usize,
     took: Vec<Duration>,
 }
 
@@ -133,6 +134,7 @@ async fn measure(
                 let now = Instant::now();
                 {
                     let mut hand_overs = hand_overs.lock().unwrap_or_else(PoisonError::into_inner);
+                    hand_overs.entered += 1;
                     let since = hand_overs.left.take();
                     if let Some(since) = since
                         && now >= begin
@@ -165,5 +167,8 @@ async fn measure(
         return Err("nobody handed over".into());
     };
     let per_second = count as f64 / span.as_secs_f64();
-    Ok(format!("figures {per_second:.1} {p50:.1} {p99:.1}"))
+    let entered = hand_overs.entered;
+    Ok(format!(
+        "figures {per_second:.1} {p50:.1} {p99:.1} {entered}"
+    ))
 }
