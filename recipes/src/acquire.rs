@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use quorate_client::LeaseInstant;
 
-use crate::contenders::{Contenders, Place, Rule, Turn, after_loss, in_order, turn};
+use crate::contenders::{Contenders, Place, Rule, Turn, after_loss, turn};
 use crate::guard::{Grant, Guard};
 use crate::naming::{Naming, Role};
 use crate::options::Options;
@@ -163,8 +163,8 @@ impl Acquire {
             Role::Permit => Role::Exclusive,
             role => role,
         };
-        let identity = self.options.identity();
-        self.line().join(self.options.naming, role, &identity).await
+        let identity = self.options.identity.as_deref();
+        self.line().join(self.options.naming, role, identity).await
     }
 
     async fn try_at_once(&self) -> Result<Guard, Error> {
@@ -225,10 +225,10 @@ impl Acquire {
         turn: Place,
         since: Instant,
     ) -> Result<Guard, Error> {
-        let identity = self.options.identity();
+        let identity = self.options.identity.as_deref();
         let leases = &permits.leases;
         let place = leases
-            .join(self.options.naming, Role::Permit, &identity)
+            .join(self.options.naming, Role::Permit, identity)
             .await?;
         if self.patience != Patience::None {
             permits.wait_for(&place).await?;
@@ -305,21 +305,12 @@ impl Acquire {
         }
     }
 
-    /// What the first in line calls itself; empty if that cannot be told.
+    /// What the holder calls itself, or who is first in line; empty if that cannot be told.
     async fn holder(&self) -> String {
         let leases = self.permits.as_ref().map(|permits| &permits.leases);
         let line = leases.unwrap_or(&self.options.line);
-        let Ok(candidates) = line.read().await else {
-            return String::new();
-        };
-        let Some(first) = in_order(candidates).into_iter().next() else {
-            return String::new();
-        };
-        let data = line.client.get(&line.child(&first.name)).await;
-        data.map_or_else(
-            |_| String::new(),
-            |(data, _)| String::from_utf8_lossy(&data).into_owned(),
-        )
+        let holder = line.holder().await.ok().flatten();
+        holder.map_or_else(String::new, |holder| holder.identity)
     }
 }
 

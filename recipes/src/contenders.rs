@@ -43,6 +43,15 @@ impl Candidate {
     pub(crate) fn number(&self) -> Number {
         self.parsed.number
     }
+
+    /// Whoever stands behind a leader has its number, and so have all who were ever asked to: of these
+    /// one only may lead, whatever became of the asking.
+    fn comes_before(&self, other: &Self) -> bool {
+        match self.number() == other.number() {
+            true => self.name < other.name,
+            false => self.number().comes_before(other.number()),
+        }
+    }
 }
 
 /// Whose turn it is.
@@ -65,9 +74,12 @@ pub(crate) fn turn(candidates: &[Candidate], me: &str, rule: Rule) -> Turn {
         Rule::All => true,
         Rule::Writers => other.parsed.role != Role::Shared,
     });
-    let before = in_the_way.filter(|other| other.number().comes_before(own.number()));
-    // Of two with one number (see `election::transfer`) either will do: the line is looked at again.
-    let nearest = before.min_by_key(|other| own.number().distance_from(other.number()));
+    let before = in_the_way.filter(|other| other.comes_before(own));
+    let distance = |other: &Candidate| own.number().distance_from(other.number());
+    let nearest = before.min_by(|one, other| {
+        let by_name = || other.name.cmp(&one.name);
+        distance(one).cmp(&distance(other)).then_with(by_name)
+    });
     nearest.map_or(Turn::Ours, |other| Turn::After(other.name.clone()))
 }
 
@@ -104,6 +116,8 @@ pub(crate) struct Place {
     pub(crate) identity: String,
     /// The leader behind whom this place is, with the leader's own number.
     behind: Option<String>,
+    /// The znode that it may be instead by now: nobody has heard yet.
+    moving_to: Option<String>,
     /// The record as it was when its turn came: where a write of it begins.
     pub(crate) record: Option<Seen>,
     runtime: tokio::runtime::Handle,
@@ -121,6 +135,7 @@ impl Place {
             session,
             identity: identity.to_owned(),
             behind: None,
+            moving_to: None,
             record: None,
             runtime: tokio::runtime::Handle::current(),
             is_kept: false,
@@ -135,6 +150,11 @@ impl Place {
         &self.name
     }
 
+    /// From now on it may be that znode instead.
+    pub(crate) fn may_move_to(&mut self, path: &str) {
+        self.moving_to = Some(path.to_owned());
+    }
+
     /// It is another znode now, behind that leader.
     pub(crate) fn moved_to(&mut self, path: String, leader: String) {
         path.rsplit('/')
@@ -142,6 +162,7 @@ impl Place {
             .unwrap_or_default()
             .clone_into(&mut self.name);
         self.path = path;
+        self.moving_to = None;
         self.behind = Some(leader);
     }
 
@@ -158,7 +179,12 @@ impl Drop for Place {
         if !self.is_kept && self.client.session() == Some(self.session) {
             // Whoever drops it may be outside of the runtime.
             let _runtime = self.runtime.enter();
-            drop(self.client.delete(&self.path).guaranteed().send());
+            for path in [Some(&self.path), self.moving_to.as_ref()]
+                .into_iter()
+                .flatten()
+            {
+                drop(self.client.delete(path).guaranteed().send());
+            }
         }
     }
 }
@@ -182,14 +208,15 @@ impl Contenders {
         }
     }
 
-    /// Takes the last place in the line, with the identity in the znode.
+    /// Takes the last place in the line, with the identity in the znode: the session's id if there is no
+    /// other.
     ///
     /// Cancel safe: no znode stays behind.
     pub(crate) async fn join(
         &self,
         naming: Naming,
         role: Role,
-        identity: &str,
+        identity: Option<&str>,
     ) -> Result<Place, Error> {
         loop {
             let Some(session) = self.client.session() else {
@@ -199,7 +226,8 @@ impl Contenders {
             };
             self.claim().await?;
             let prefix = naming::prefix(self.kind, naming, role, session.get());
-            let create = self.client.create(&self.child(&prefix), identity);
+            let identity = identity.map_or_else(|| session.to_string(), str::to_owned);
+            let create = self.client.create(&self.child(&prefix), &identity);
             let create = create.ephemeral().sequential().acl(self.acl.clone());
             match create.delete_if_dropped().await {
                 Ok(created) if created.stat.ephemeral_owner == session.get() => {
@@ -207,7 +235,7 @@ impl Contenders {
                         self.client.clone(),
                         created.path,
                         session,
-                        identity,
+                        &identity,
                     ));
                 }
                 // The session changed meanwhile; the new one's znode is not what was asked for.
@@ -215,7 +243,7 @@ impl Contenders {
                     drop(self.client.delete(&created.path).guaranteed().send());
                 }
                 // Somebody has taken the directory away.
-                Err(error) if error.is(Reason::NoNode) => *self.claimed.lock() = false,
+                Err(error) if error.is(Reason::NoNode) => self.disclaim(),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -235,6 +263,11 @@ impl Contenders {
         self.candidates(&names)?;
         *self.claimed.lock() = true;
         Ok(())
+    }
+
+    /// The directory was not there: it is looked at anew.
+    pub(crate) fn disclaim(&self) {
+        *self.claimed.lock() = false;
     }
 
     /// Those of the children that contend. Others are named in the log, once each.
@@ -321,7 +354,7 @@ impl Contenders {
                     let asked = self.asked_to_take_over(place.path());
                     tokio::select! {
                         _ = gone.changed() => {}
-                        leader = asked => self.stand_behind(&leader?, place).await?,
+                        asked = asked => self.stand_behind(&asked?, place).await?,
                     }
                 }
                 _ => drop(gone.changed().await),
@@ -439,6 +472,18 @@ mod tests {
             turn(&line, names[1], Rule::All),
             Turn::After(names[0].to_owned())
         );
+    }
+
+    #[test]
+    fn of_those_who_stand_behind_one_leader_one_has_its_turn() {
+        let names = ["b", "a", "c"].map(|mark| format!("_c_{mark}-latch-0000000005"));
+        let mut line: Vec<_> = names.iter().map(|name| candidate(name)).collect();
+        line.push(candidate("_c_0-latch-0000000009"));
+        let after = |me: usize| turn(&line, &line[me].name, Rule::All);
+        assert_eq!(after(1), Turn::Ours);
+        assert_eq!(after(0), Turn::After(names[1].clone()));
+        assert_eq!(after(2), Turn::After(names[0].clone()));
+        assert_eq!(after(3), Turn::After(names[2].clone()));
     }
 
     proptest! {

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_client::{Committed, Outcome, Reason, Stat};
+use quorate_client::{Committed, Outcome, Reason, SessionId, Stat};
 
 use crate::contenders::{Contenders, Place};
 use crate::directory::refuse_strangers;
@@ -201,7 +201,7 @@ impl Contenders {
     }
 
     /// Gives back what the znode `node` held: the record says so, and the znode is gone, in one step.
-    /// Goes on until that is so or the session is over. `known` is the record as the grant left it.
+    /// Goes on until that is so or the session is over. `granted` is the record as the grant left it.
     ///
     /// # Errors
     ///
@@ -210,19 +210,13 @@ impl Contenders {
     pub(crate) async fn release(
         &self,
         node: &str,
-        mut known: Option<Seen>,
+        granted: Seen,
         reason: &StopReason,
     ) -> Result<(), Error> {
+        let mut known = Some(granted);
         let name = node.rsplit('/').next().unwrap_or_default();
         // It may be this that has deleted the znode.
         let mut may_be_done = false;
-        let gone = |may_be_done: bool, reason| match may_be_done {
-            true => Ok(()),
-            false => Err(Error::Lost {
-                path: self.path.clone(),
-                reason,
-            }),
-        };
         for _ in 0..ATTEMPTS_MAX {
             let read = match known.take() {
                 Some(known) => Ok(Some(known)),
@@ -233,7 +227,7 @@ impl Contenders {
                 // Somebody else's, or nobody's: there is nothing to say in it.
                 Ok(_) => break,
                 Err(error) if is_over(&error) => {
-                    return gone(may_be_done, StopReason::SessionOver);
+                    return self.gone(may_be_done, StopReason::SessionOver);
                 }
                 Err(error) if is_passing(&error) => {
                     tokio::time::sleep(PAUSE).await;
@@ -252,14 +246,14 @@ impl Contenders {
             match transaction.if_version(seen.stat.version).await {
                 Ok(_) => return Ok(()),
                 Err(error) if error.target().index() == Some(CHECK) && error.is(Reason::NoNode) => {
-                    return gone(may_be_done, StopReason::NodeDeleted);
+                    return self.gone(may_be_done, StopReason::NodeDeleted);
                 }
                 Err(error) if error.is(Reason::BadVersion) => {}
                 Err(error) => {
                     may_be_done |= error.outcome() == Outcome::Unknown;
                     let error = error.into();
                     if is_over(&error) {
-                        return gone(may_be_done, StopReason::SessionOver);
+                        return self.gone(may_be_done, StopReason::SessionOver);
                     }
                     if !is_passing(&error) {
                         break;
@@ -268,17 +262,49 @@ impl Contenders {
                 }
             }
         }
+        self.delete_held(node, may_be_done).await
+    }
+
+    /// Gives back what was granted by [`Contenders::grant_shared`]: no record names its holder.
+    ///
+    /// # Errors
+    ///
+    /// As [`Contenders::release`].
+    pub(crate) async fn release_shared(&self, node: &str, session: SessionId) -> Result<(), Error> {
+        let deleted = self.delete_held(node, false).await;
+        // If the session has ended meanwhile nobody can tell what the znode went with.
+        match deleted.is_ok() && self.client.session() != Some(session) {
+            true => self.gone(false, StopReason::SessionOver),
+            false => deleted,
+        }
+    }
+
+    /// `may_be_done`: the znode may have been deleted by us already.
+    async fn delete_held(&self, node: &str, mut may_be_done: bool) -> Result<(), Error> {
         match self.client.delete(node).await {
             Ok(()) => return Ok(()),
             Err(error) if error.is(Reason::NoNode) => {
-                return gone(may_be_done, StopReason::NodeDeleted);
+                return self.gone(may_be_done, StopReason::NodeDeleted);
             }
             Err(error) => may_be_done |= error.outcome() == Outcome::Unknown,
         }
         match self.client.delete(node).guaranteed().await {
             Ok(()) => Ok(()),
-            Err(error) if error.needs_new_session() => gone(may_be_done, StopReason::SessionOver),
+            Err(error) if error.needs_new_session() => {
+                self.gone(may_be_done, StopReason::SessionOver)
+            }
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The znode is gone.
+    fn gone(&self, may_be_done: bool, reason: StopReason) -> Result<(), Error> {
+        match may_be_done {
+            true => Ok(()),
+            false => Err(Error::Lost {
+                path: self.path.clone(),
+                reason,
+            }),
         }
     }
 }

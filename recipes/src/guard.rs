@@ -5,7 +5,8 @@
 //! ended, and not before.
 
 use std::fmt;
-use std::pin::Pin;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use crate::contenders::{Contenders, Place};
 use crate::grant::Seen;
 use crate::lease::{FencingToken, Granted, Lease, StopReason};
+use crate::metrics::Metrics;
 use crate::options::{Options, Overrun};
 use crate::timing::Phase;
 use crate::{Error, revocation};
@@ -165,8 +167,9 @@ impl Guard {
     /// # Errors
     ///
     /// [`Error::Lost`]: it had been lost before, perhaps without anybody having noticed: whoever was
-    /// next may have held it as well. Those of a server that refuses to delete the znode:
-    /// it then goes with the session.
+    /// next may have held it as well. Or no server could be reached until the session may be over: it
+    /// goes on in the background, and others can have it at the latest when the session has ended.
+    /// Those of a server that refuses to delete the znode: it then goes with the session.
     pub async fn release(self) -> Result<(), Error> {
         self.give_back(StopReason::Released).await
     }
@@ -194,7 +197,9 @@ impl Guard {
         W: Future<Output = T>,
     {
         let lease = self.lease.clone();
-        let done = lease.while_held(work(lease.clone())).await;
+        // Not even begun if it is lost already.
+        let done = lease.while_held(async { work(lease.clone()).await });
+        let done = done.await;
         match done {
             Some(done) => {
                 // The work is done, whatever becomes of the znode.
@@ -282,26 +287,45 @@ impl Watch {
             done = done.or(asked);
         }
         let ended = lease.lost().await;
-        if let Some(metrics) = &self.options.metrics {
-            metrics.on_ended(lease.path(), &ended, self.since.elapsed());
-        }
+        self.count(|metrics| metrics.on_ended(lease.path(), &ended, self.since.elapsed()));
         if ended.is_loss() {
             if let Some(done) = done {
                 done.send(Err(self.lost(ended.clone()))).ok();
             }
             // The session may live on after all; then nobody should have to wait for its end.
             if ended == StopReason::SessionOver {
-                self.line.release(lease.node(), None, &ended).await.ok();
+                self.release(&ended).await.ok();
             }
             return;
         }
-        let record = self.record.clone();
-        let released = self.line.release(lease.node(), record, &reason).await;
+        let mut release = pin!(self.release(&reason));
+        let released = tokio::select! {
+            biased;
+            released = &mut release => released,
+            // Nobody who waits for it has to wait for as long as no server can be reached.
+            () = lease.has_run_out(), if done.is_some() => {
+                if let Some(done) = done.take() {
+                    done.send(Err(self.lost(StopReason::SessionOver))).ok();
+                }
+                release.await
+            }
+        };
         if let Err(error) = &released {
             tracing::warn!(path = lease.path(), %error, "not given back in order");
         }
         if let Some(done) = done {
             done.send(released).ok();
+        }
+    }
+
+    /// Where the record names the holder, it says then that it was given back.
+    async fn release(&self, reason: &StopReason) -> Result<(), Error> {
+        match self.record.clone() {
+            Some(record) => self.line.release(self.lease.node(), record, reason).await,
+            None => {
+                let (node, session) = (self.lease.node(), self.lease.session());
+                self.line.release_shared(node, session).await
+            }
         }
     }
 
@@ -319,8 +343,16 @@ impl Watch {
             return;
         }
         tracing::info!(path = self.lease.path(), %reason, "told to stop");
+        self.count(|metrics| metrics.on_stopping(self.lease.path(), reason));
+    }
+
+    /// A fault in what counts must not end this task, without which the znode would stay.
+    fn count(&self, tell: impl FnOnce(&dyn Metrics)) {
         if let Some(metrics) = &self.options.metrics {
-            metrics.on_stopping(self.lease.path(), reason);
+            let told = catch_unwind(AssertUnwindSafe(|| tell(metrics.as_ref())));
+            if told.is_err() {
+                tracing::error!(path = self.lease.path(), "the metrics have panicked");
+            }
         }
     }
 

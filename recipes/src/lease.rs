@@ -108,6 +108,7 @@ struct Inner {
     /// Held no more.
     over: CancellationToken,
     tracker: TaskTracker,
+    handing_over: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -169,6 +170,7 @@ impl Lease {
                 stopping: CancellationToken::new(),
                 over: CancellationToken::new(),
                 tracker: TaskTracker::new(),
+                handing_over: tokio::sync::Mutex::default(),
             }),
         }
     }
@@ -297,6 +299,11 @@ impl Lease {
         self.inner.state.lock().hold_off
     }
 
+    /// Held by whoever hands it over.
+    pub(crate) async fn handing_over(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.inner.handing_over.lock().await
+    }
+
     // What the task that watches over it does.
 
     pub(crate) fn session(&self) -> SessionId {
@@ -375,6 +382,18 @@ impl Lease {
     pub(crate) async fn work_has_ended(&self) {
         self.inner.tracker.close();
         self.inner.tracker.wait().await;
+    }
+
+    /// Waits until the session may be over, with no proof of it having come meanwhile.
+    pub(crate) async fn has_run_out(&self) {
+        loop {
+            let left = self.end().remaining();
+            if left.is_zero() {
+                return;
+            }
+            // The timers of the runtime stand still while the machine sleeps.
+            tokio::time::sleep(left.min(self.inner.schedule.session_timeout / 24)).await;
+        }
     }
 
     /// Whether some of it still runs.

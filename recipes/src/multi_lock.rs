@@ -298,7 +298,9 @@ impl MultiGuard {
         W: Future<Output = T>,
     {
         let lease = self.lease.clone();
-        if let Some(done) = lease.while_held(work(lease.clone())).await {
+        // Not even begun if one is lost already.
+        let done = lease.while_held(async { work(lease.clone()).await });
+        if let Some(done) = done.await {
             // The work is done, whatever becomes of the znodes.
             if let Err(error) = self.release().await {
                 tracing::warn!(%error, "not given back in order");

@@ -79,14 +79,6 @@ impl Options {
         &self.line.client
     }
 
-    /// As given, or the session's id.
-    pub(crate) fn identity(&self) -> String {
-        self.identity.clone().unwrap_or_else(|| {
-            let session = self.client().session();
-            session.map_or_else(String::new, |session| session.to_string())
-        })
-    }
-
     /// # Errors
     ///
     /// The timings do not fit the session that there is now.

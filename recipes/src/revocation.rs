@@ -54,6 +54,16 @@ pub(crate) fn take_over(leader: &str) -> String {
     format!("{TAKE_OVER} {leader}")
 }
 
+/// Whether a contender's name was given by us.
+pub(crate) fn is_ours(name: &str) -> bool {
+    let mark = name
+        .strip_prefix("_c_")
+        .and_then(|rest| rest.split_once('-'));
+    mark.is_some_and(|(mark, _)| {
+        mark.len() == 32 && mark.bytes().all(|digit| digit.is_ascii_hexdigit())
+    })
+}
+
 /// Whether a contender's name was given by Curator: its mark is a UUID with hyphens, ours has none.
 pub(crate) fn is_curators(name: &str) -> bool {
     let mark = name.strip_prefix("_c_").and_then(|rest| rest.get(..36));
@@ -75,6 +85,8 @@ mod tests {
         );
         let curators = "_c_0b9a3c55-7c4b-4e0e-8c8a-111111111111-lock-0000000007";
         assert_eq!(revoke(curators, "the disk is full"), "__REVOKE__");
+        assert!(is_ours(ours) && !is_curators(ours));
+        assert!(is_curators(curators) && !is_ours(curators));
         let no_reason = StopReason::Revoked {
             reason: String::new(),
         };

@@ -6,8 +6,9 @@ use quorate_client::{Reason, SessionId, Stat};
 
 use crate::Error;
 use crate::contenders::{Candidate, Contenders, in_order};
+use crate::grant::Seen;
 use crate::lease::FencingToken;
-use crate::naming::Role;
+use crate::naming::{Number, Role};
 use crate::revocation;
 
 /// Contenders whose znodes are read at a time.
@@ -45,47 +46,57 @@ impl Contenders {
     /// Reads who is in the line, first come first.
     pub(crate) async fn view(&self) -> Result<Vec<Contender>, Error> {
         let candidates = in_order(self.read().await?);
-        let mut seen = Vec::with_capacity(candidates.len());
+        let mut seen: Vec<(Number, i64, Contender)> = Vec::with_capacity(candidates.len());
         self.read_all(&candidates, |candidate, data, stat| {
             let since = Duration::from_millis(stat.ctime.unsigned_abs());
-            seen.push(Contender {
+            let contender = Contender {
                 identity: String::from_utf8_lossy(data).into_owned(),
                 node: candidate.name.clone(),
                 session: SessionId::new(stat.ephemeral_owner),
                 since: UNIX_EPOCH + since,
                 is_reader: candidate.parsed.role == Role::Shared,
-            });
+            };
+            seen.push((candidate.number(), stat.czxid.0, contender));
         })
         .await?;
-        Ok(seen)
+        // Whoever stands behind a leader has its number, and came later.
+        for same in seen.chunk_by_mut(|one, other| one.0 == other.0) {
+            same.sort_by_key(|(_, created, _)| *created);
+        }
+        Ok(seen
+            .into_iter()
+            .map(|(_, _, contender)| contender)
+            .collect())
     }
 
-    /// Reads who holds it: the first in line, with what the record says of it.
+    /// Reads who holds it: whom the record names, or else the first in line.
     pub(crate) async fn holder(&self) -> Result<Option<Holder>, Error> {
-        for first in in_order(self.read().await?) {
-            let (data, _) = match self.client.get(&self.child(&first.name)).await {
-                Ok(read) => read,
-                // It has gone since: the next one is first.
-                Err(error) if error.is(Reason::NoNode) => continue,
-                Err(error) => return Err(error.into()),
-            };
-            let record = self.read_record().await?;
-            let granted = record.filter(|seen| {
-                let record = &seen.record;
-                record.is_taken() && record.node == first.name
-            });
-            return Ok(Some(match granted {
-                Some(seen) => Holder {
-                    token: Some(seen.token()),
-                    identity: seen.record.holder_identity,
-                    node: first.name,
-                },
-                None => Holder {
-                    token: None,
-                    identity: String::from_utf8_lossy(&data).into_owned(),
-                    node: first.name,
-                },
+        let candidates = in_order(self.read().await?);
+        let is_there = |seen: &Seen| {
+            let record = &seen.record;
+            record.is_taken() && candidates.iter().any(|other| other.name == record.node)
+        };
+        // Not always the first: whoever is to be next may have the same number.
+        if let Some(seen) = self.read_record().await?.filter(is_there) {
+            return Ok(Some(Holder {
+                token: Some(seen.token()),
+                identity: seen.record.holder_identity,
+                node: seen.record.node,
             }));
+        }
+        for first in candidates {
+            match self.client.get(&self.child(&first.name)).await {
+                Ok((data, _)) => {
+                    return Ok(Some(Holder {
+                        token: None,
+                        identity: String::from_utf8_lossy(&data).into_owned(),
+                        node: first.name,
+                    }));
+                }
+                // It has gone since: the next one is first.
+                Err(error) if error.is(Reason::NoNode) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(None)
     }

@@ -28,6 +28,8 @@ use crate::{Error, Guard};
 /// The pause before a candidate tries again after a failure that may pass, at most.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 const PAUSE_MIN: Duration = Duration::from_millis(50);
+/// How often the directory may be deleted while a preference is written to it.
+const PREFER_ATTEMPTS_MAX: u32 = 8;
 
 /// With whose candidates an election is held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -340,7 +342,8 @@ impl Election {
             std::future::pending::<()>().await;
         };
         let done = tokio::select! {
-            done = lease.while_held(work(term)) => done,
+            // Not even begun if it is lost already.
+            done = lease.while_held(async { work(term).await }) => done,
             () = stop => None,
         };
         // The task that watches over it may not have noticed yet what the clock shows.
@@ -376,7 +379,7 @@ impl Election {
     ///
     /// [`Error::OtherRecipe`]; those of any read.
     pub async fn leader(&self) -> Result<Option<Leader>, Error> {
-        observe::leader(&self.options.line).await
+        observe::leader(&self.options.line, self.is_mixed).await
     }
 
     /// Follows who leads.
@@ -434,17 +437,23 @@ impl Election {
     /// [`Error::OtherRecipe`], [`Error::Contended`]; those of any write.
     pub async fn prefer(&self, candidate: Option<&str>) -> Result<(), Error> {
         let line = &self.options.line;
-        line.claim().await?;
         let wanted = candidate.map(str::to_owned);
+        let is_done = |record: &Record| record.preferred_holder == wanted;
         let change = |record: &mut Record| record.preferred_holder.clone_from(&wanted);
-        // The directory itself has to exist, that is all.
-        line.write_record(
-            &line.path,
-            |record| record.preferred_holder == wanted,
-            change,
-        )
-        .await?;
-        Ok(())
+        for _ in 0..PREFER_ATTEMPTS_MAX {
+            line.claim().await?;
+            // The directory itself has to exist, that is all.
+            match line.write_record(&line.path, is_done, change).await {
+                Ok(_) => return Ok(()),
+                // Somebody has taken it away.
+                Err(Error::Displaced { .. }) => line.disclaim(),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::Contended {
+            path: line.path.clone(),
+            attempts: PREFER_ATTEMPTS_MAX,
+        })
     }
 }
 

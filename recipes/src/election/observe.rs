@@ -10,11 +10,11 @@ use quorate_client::{Reason, SessionState};
 use tokio::sync::mpsc;
 use tokio_util::sync::DropGuard;
 
-use crate::Error;
-use crate::contenders::{Contenders, in_order};
+use crate::contenders::Contenders;
 use crate::directory::refuse_strangers;
 use crate::lease::FencingToken;
 use crate::record::Record;
+use crate::{Error, revocation};
 
 /// Events that wait for a reader. Beyond, nothing is read from the server until the reader has caught
 /// up; then it is told what is so by then.
@@ -151,8 +151,11 @@ impl Observer {
                     {
                         tokio::time::sleep(PAUSE).await;
                         state = states.current();
-                        if state.is_over() && states.next().await.is_none() {
-                            return;
+                        if state.is_over() {
+                            match states.next().await {
+                                Some(next) => state = next,
+                                None => return,
+                            }
                         }
                     }
                     Err(error) => {
@@ -252,9 +255,11 @@ fn recorded(record: Record, token: FencingToken) -> Leader {
     }
 }
 
-/// The first in line, of another library.
+/// The first in line, if it is of another library. Of ours, who leads is on record.
 async fn unrecorded(line: &Contenders, record: &Record) -> Result<Option<Leader>, Error> {
-    Ok(line.holder().await?.map(|holder| Leader {
+    let holder = line.holder().await?;
+    let holder = holder.filter(|holder| !revocation::is_ours(&holder.node));
+    Ok(holder.map(|holder| Leader {
         identity: holder.identity,
         value: None,
         token: holder.token,
@@ -265,16 +270,19 @@ async fn unrecorded(line: &Contenders, record: &Record) -> Result<Option<Leader>
 }
 
 /// See [`super::Election::leader`].
-pub(super) async fn leader(line: &Contenders) -> Result<Option<Leader>, Error> {
+pub(super) async fn leader(line: &Contenders, is_mixed: bool) -> Result<Option<Leader>, Error> {
     let Some(seen) = line.read_record().await? else {
         return Ok(None);
     };
-    let names = in_order(line.read().await?);
+    let names = line.read().await?;
     if seen.record.is_taken() && names.iter().any(|other| other.name == seen.record.node) {
         let token = seen.token();
         return Ok(Some(recorded(seen.record, token)));
     }
-    unrecorded(line, &seen.record).await
+    match is_mixed {
+        true => unrecorded(line, &seen.record).await,
+        false => Ok(None),
+    }
 }
 
 /// Resolves when the first of them does.

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::Term;
 use crate::Error;
 use crate::revocation;
+use crate::view::Contender;
 
 /// The pause before what has failed is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -18,16 +19,18 @@ pub(super) fn start(term: &Term, prefer_after: Duration) {
     tokio::spawn(async move {
         let serve = async {
             loop {
-                let served = tokio::select! {
-                    served = hand_over_when_asked(&term) => served,
-                    served = hand_over_to_preferred(&term, prefer_after) => served,
+                let wanted = tokio::select! {
+                    asked = asked_to_hand_over(&term) => asked,
+                    preferred = preferred(&term, prefer_after) => preferred,
                 };
-                match served {
-                    Ok(()) => {}
-                    Err(error) => {
-                        tracing::info!(path = term.lease().path(), %error, "not handed over");
-                        tokio::time::sleep(PAUSE).await;
-                    }
+                // Nothing of this is given up half-way, so that nobody is asked in vain.
+                let served = match wanted {
+                    Ok(to) => term.transfer_to(&to).await,
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = served {
+                    tracing::info!(path = term.lease().path(), %error, "not handed over");
+                    tokio::time::sleep(PAUSE).await;
                 }
             }
         };
@@ -38,8 +41,8 @@ pub(super) fn start(term: &Term, prefer_after: Duration) {
     });
 }
 
-/// Returns after it has handed over, or has failed to.
-async fn hand_over_when_asked(term: &Term) -> Result<(), Error> {
+/// Resolves when somebody asks the leader to hand over: to whom.
+async fn asked_to_hand_over(term: &Term) -> Result<String, Error> {
     let (line, node) = (term.line(), term.lease().node());
     loop {
         let ((data, _), changed) = line.client.get(node).watch().await?;
@@ -47,15 +50,17 @@ async fn hand_over_when_asked(term: &Term) -> Result<(), Error> {
             // Answered either way: it is asked once.
             let own = term.lease().node().rsplit('/').next().unwrap_or_default();
             line.tell(own, term.identity().to_owned()).await?;
-            return term.transfer_to(&to).await;
+            return Ok(to);
         }
         changed.await.ok();
     }
 }
 
-/// Returns after it has handed over, or has failed to.
-async fn hand_over_to_preferred(term: &Term, stable_for: Duration) -> Result<(), Error> {
+/// Resolves when the preferred candidate, if it is another, has stood for so long: who that is.
+async fn preferred(term: &Term, stable_for: Duration) -> Result<String, Error> {
     let line = term.line();
+    // The candidate's znode, and since when it is known.
+    let mut stands: Option<(Contender, Instant)> = None;
     loop {
         let ((data, _), record_changed) = line.client.get(&line.path).watch().await?;
         let record = crate::record::Record::parse(line.kind, &data);
@@ -67,19 +72,25 @@ async fn hand_over_to_preferred(term: &Term, stable_for: Duration) -> Result<(),
             continue;
         };
         // Only with a preferred candidate is the leader woken by all who come and go.
-        let (_, line_changed) = line.client.children(&line.path).watch().await?;
-        let since = Instant::now();
-        let stands = line
-            .view()
-            .await?
-            .into_iter()
-            .any(|other| other.identity == preferred);
+        let ((names, _), line_changed) = line.client.children(&line.path).watch().await?;
+        stands.take_if(|(known, _)| known.identity != preferred || !names.contains(&known.node));
+        if stands.is_none() {
+            let since = Instant::now();
+            let mut others = line.view().await?.into_iter();
+            let found = others.find(|other| other.identity == preferred);
+            stands = found.map(|found| (found, since));
+        }
+        let is_stable = async {
+            match &stands {
+                Some((_, since)) => tokio::time::sleep_until(*since + stable_for).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
+            biased;
+            () = is_stable => return Ok(preferred),
             _ = record_changed => {}
             _ = line_changed => {}
-            () = tokio::time::sleep_until(since + stable_for), if stands => {
-                return term.transfer_to(&preferred).await;
-            }
         }
     }
 }

@@ -228,3 +228,71 @@ async fn what_was_spawned_has_ended_before_the_znode_is_deleted() {
     let late = lease.transaction().set("/lock", b"late").await;
     assert!(late.unwrap_err().is(Reason::NoNode));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_done_is_told_while_no_server_can_be_reached() {
+    let server = TestServer::start().await.unwrap();
+    let client = client_of(&server.connect_string(), TIMEOUT).await;
+    let lock = Mutex::new(&client, "/lock");
+    let guard = lock.acquire().await.unwrap();
+    let lease = guard.lease().clone();
+    server.refuse_connections(true).await;
+    server.cut_connections();
+    let done = tokio::time::timeout(TIMEOUT * 3, guard.run(async |_| 7)).await;
+    assert!(matches!(done, Ok(Ok(7))), "{done:?}");
+    assert!(!lease.is_held());
+    server.refuse_connections(false).await;
+    let other = client_of(&server.connect_string(), TIMEOUT).await;
+    contenders(&Mutex::new(&other, "/lock"), 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_work_begins_with_a_guard_that_is_lost() {
+    let server = TestServer::start().await.unwrap();
+    let client = client_of(&server.connect_string(), TIMEOUT).await;
+    let guard = Mutex::new(&client, "/lock").acquire().await.unwrap();
+    client.delete(guard.lease().node()).await.unwrap();
+    soon("the loss", guard.lost()).await;
+    let mut has_begun = false;
+    let lost = guard.run(|_| {
+        has_begun = true;
+        std::future::ready(())
+    });
+    assert!(matches!(lost.await, Err(Error::Lost { .. })));
+    assert!(!has_begun);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_asks_between_two_sessions_is_called_by_the_next() {
+    let server = TestServer::start().await.unwrap();
+    let builder = Client::builder(&server.connect_string());
+    let builder = builder.on_expiry(quorate_client::OnExpiry::NewSession);
+    let client = builder.connect().await.unwrap();
+    let first = client.session().unwrap();
+    let lock = Mutex::new(&client, "/lock");
+    let mut states = client.states();
+    server.expire(first.get()).await.unwrap();
+    while states.next().await.unwrap() != quorate_client::SessionState::Expired {}
+    let guard = soon("the lock", lock.acquire()).await.unwrap();
+    let session = client.session().unwrap();
+    assert_ne!(session, first);
+    assert_eq!(guard.lease().identity(), session.to_string());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_of_who_counts_does_not_keep_what_was_held() {
+    #[derive(Debug)]
+    struct Faulty;
+    impl quorate_recipes::Metrics for Faulty {
+        fn on_ended(&self, _: &str, _: &StopReason, _: Duration) {
+            panic!("a fault in a metric");
+        }
+    }
+    let server = TestServer::start().await.unwrap();
+    let client = client_of(&server.connect_string(), TIMEOUT).await;
+    let lock = Mutex::new(&client, "/lock");
+    let counted = lock.clone().metrics(Arc::new(Faulty));
+    let guard = counted.acquire().await.unwrap();
+    guard.release().await.unwrap();
+    assert_eq!(lock.contenders().await.unwrap(), []);
+}

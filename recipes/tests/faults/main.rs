@@ -13,4 +13,5 @@ mod partitioner;
 mod persistent_node;
 mod queues;
 mod registry;
+mod transfers;
 mod two_phase_commit;
