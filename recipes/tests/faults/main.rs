@@ -12,5 +12,6 @@ mod one_client;
 mod partitioner;
 mod persistent_node;
 mod queues;
+mod refusals;
 mod registry;
 mod two_phase_commit;
