@@ -21,11 +21,16 @@ pub(crate) enum Cut {
 }
 
 /// One playing: the request that is struck is counted from 0.
-#[derive(Debug)]
 pub(crate) struct Playing<'a> {
     pub(crate) server: &'a TestServer,
     pub(crate) cut: Cut,
     pub(crate) request: usize,
+}
+
+impl std::fmt::Debug for Playing<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} request {}", self.cut, self.request)
+    }
 }
 
 impl Playing<'_> {

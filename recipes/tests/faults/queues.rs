@@ -1,7 +1,7 @@
 //! Queues: nothing is lost, and nothing comes twice, wherever the connection breaks.
 
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use quorate_client::{Client, OnExpiry};
 use quorate_recipes::{DelayQueue, Error, PriorityQueue, Queue};
@@ -80,9 +80,9 @@ async fn items_keep_their_rank_and_come_once_wherever_the_connection_breaks() {
         let client = playing.client().await;
         let path = format!("{}/timed", playing.path());
         let queue = DelayQueue::new(&client, &path);
-        let soon = Duration::from_millis(20);
-        queue.put_in(soon * 5, "second").await.unwrap();
-        queue.put_in(soon, "first").await.unwrap();
+        let (now, soon) = (SystemTime::now(), Duration::from_millis(20));
+        queue.put_at(now + soon * 5, "second").await.unwrap();
+        queue.put_at(now + soon, "first").await.unwrap();
         queue.put_in(LIMIT * 9, "never").await.unwrap();
         // One of them is waited for.
         assert_eq!(queue.take().await.unwrap(), "first", "{context}");

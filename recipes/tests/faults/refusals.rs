@@ -240,11 +240,8 @@ async fn a_taker_that_waits_looks_once_at_what_comes_together() {
         let listed = Listed::default();
         let builder = Client::builder(&server.connect_string());
         let taker = builder.metrics(Arc::new(listed.clone())).connect();
-        let (taker, other) = (
-            taker.await.unwrap(),
-            Client::connect(&server.connect_string()),
-        );
-        let other = other.await.unwrap();
+        let taker = taker.await.unwrap();
+        let other = Client::connect(&server.connect_string()).await.unwrap();
         let queue = DelayQueue::new(&other, "/queue");
         queue
             .put_in(Duration::from_secs(3600), "late")
