@@ -10,7 +10,7 @@ use quorate_recipes::{
     Barrier, Decision, DelayQueue, DoubleBarrier, Error, Group, IdBlocks, Number, Queue,
     SharedValue, TwoPhaseCommit, Vote,
 };
-use quorate_testing::TestServer;
+use quorate_testing::{OpCode, TestServer};
 
 use crate::one_client::within;
 
@@ -104,7 +104,9 @@ async fn an_item_that_may_not_be_put_back_now_is_put_back_later() {
                 taken = &mut taking => panic!("it was to be dropped before: {taken:?}"),
             }
         }
+        let refused = server.pass_next(OpCode::Multi);
         drop(taking);
+        refused.happened().await.unwrap();
         client
             .set_acl("/queue", vec![AclEntry::open()])
             .await
@@ -247,7 +249,7 @@ async fn a_taker_that_waits_looks_once_at_what_comes_together() {
             .put_in(Duration::from_secs(3600), "late")
             .await
             .unwrap();
-        let watched = server.pass_next(quorate_testing::OpCode::AddWatch);
+        let watched = server.pass_next(OpCode::AddWatch);
         let taking = tokio::spawn(DelayQueue::new(&taker, "/queue").take().into_future());
         watched.happened().await.unwrap();
         let mut many = other.transaction();
@@ -255,7 +257,9 @@ async fn a_taker_that_waits_looks_once_at_what_comes_together() {
             many = many.create("/queue/at-00ffffffffffffff-", b"").sequential();
         }
         many.await.unwrap();
-        queue.put_in(Duration::ZERO, "due").await.unwrap();
+        // Time enough for one look after another.
+        let soon = Duration::from_millis(500);
+        queue.put_in(soon, "due").await.unwrap();
         assert_eq!(taking.await.unwrap().unwrap(), "due");
         let count = listed.0.load(Ordering::SeqCst);
         assert!((2..20).contains(&count), "{count}");
