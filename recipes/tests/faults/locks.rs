@@ -155,8 +155,7 @@ fn a_lock_passes_from_one_to_the_next_wherever_a_connection_breaks() {
 }
 
 async fn handed_over_at_every_request(ask: Ask) -> usize {
-    let server = TestServer::start().await.unwrap();
-    at_every_request(&server, async |playing: &Playing<'_>| {
+    at_every_request(async |playing: &Playing<'_>| {
         let context = format!("{ask:?} {playing:?}");
         let path = format!("{}/lock", playing.path());
         let (a, b) = (playing.client().await, playing.client().await);
