@@ -27,7 +27,9 @@ use crate::waiting::{self, Deadline};
 /// # What it does not promise
 ///
 /// That it stays: whoever has the permission may set or remove it, and it survives whoever has set it.
-/// One that is removed and set again before a waiter looks keeps that one waiting.
+/// One that is removed and set again before a waiter looks keeps that one waiting. Nor that all see at
+/// once that it is set: whoever comes looks at the server that it is connected to, which may be a moment
+/// behind; [`Client::sync`] first where that matters.
 #[derive(Clone, Debug)]
 pub struct Barrier {
     client: Client,
@@ -73,10 +75,13 @@ impl Barrier {
                         Err(error) => return Err(error.into()),
                     }
                 }
-                Err(error) if error.is(Reason::NoNode) => {
-                    let parent = self.path.rsplit_once('/').map_or("", |(parent, _)| parent);
-                    self.client.ensure_path(parent).await?;
-                }
+                Err(error) if error.is(Reason::NoNode) => match self.path.rsplit_once('/') {
+                    Some((parent, _)) if !parent.is_empty() => {
+                        self.client.ensure_path(parent).await?;
+                    }
+                    // The root of a chroot.
+                    _ => return Err(error.into()),
+                },
                 Err(error) => return Err(error.into()),
             }
         }

@@ -89,7 +89,7 @@ pub(crate) struct Updated<T> {
 impl Cell {
     pub(crate) fn new(client: &Client, path: impl Into<String>) -> Self {
         let path = path.into();
-        let mark = Mark::new(&path);
+        let mark = Mark::new(client, &path);
         Self {
             client: client.clone(),
             path,
@@ -184,7 +184,9 @@ impl Cell {
                         mark.exists = false;
                         return Ok(None);
                     }
-                    (Some(0), Some(Reason::NoNode)) => self.ensure_parent().await?,
+                    (Some(0), Some(Reason::NoNode)) if self.has_parent() => {
+                        self.ensure_parent().await?;
+                    }
                     (Some(1), _) if mark.learn(&error) => {}
                     _ => return Err(error.into()),
                 }
@@ -272,6 +274,11 @@ impl Cell {
         })
     }
 
+    /// Below the root, which is missing only if it is that of a chroot.
+    fn has_parent(&self) -> bool {
+        self.path.rfind('/').is_some_and(|at| at > 0)
+    }
+
     async fn ensure_parent(&self) -> Result<(), Error> {
         match self.path.rsplit_once('/') {
             Some((parent, _)) if !parent.is_empty() => Ok(self.client.ensure_path(parent).await?),
@@ -281,6 +288,14 @@ impl Cell {
 
     /// Writes whatever is there, and creates the znode if there is none.
     pub(crate) async fn put(&self, data: &[u8]) -> Result<Version, Error> {
+        // What has a mark of ours is known to be no other recipe's.
+        if !self.mark.lock().await.exists {
+            match self.read().await {
+                // It may be written, and not read.
+                Err(error) if error.is(Reason::NoAuth) => {}
+                read => drop(read?),
+            }
+        }
         for _ in 0..self.attempts {
             if let Some(version) = self.write(Base::Any, data).await? {
                 return Ok(version);
@@ -324,6 +339,9 @@ impl Cell {
 
     /// Deletes the znode with all marks; `false` if there is none.
     pub(crate) async fn remove(&self) -> Result<bool, Error> {
+        if self.read().await?.is_none() {
+            return Ok(false);
+        }
         for _ in 0..self.attempts {
             let (names, stat) = match self.client.children(&self.path).await {
                 Ok(found) => found,

@@ -109,7 +109,8 @@ pub(crate) fn refuse_strangers(path: &str, data: &[u8], wanted: Kind) -> Result<
 ///
 /// # Errors
 ///
-/// [`Error::OtherRecipe`], [`Error::Foreign`]; those of any request.
+/// [`Error::OtherRecipe`], [`Error::Foreign`]; [`Reason::NoNode`]: the client's chroot does not exist;
+/// those of any request.
 pub(crate) async fn claim(client: &Client, path: &str, kind: Kind) -> Result<(), Error> {
     claim_with_acl(client, path, kind, &[AclEntry::open()]).await
 }
@@ -148,16 +149,16 @@ pub(crate) async fn create(
     data: Vec<u8>,
     acl: &[AclEntry],
 ) -> Result<(), Error> {
-    if let Some((parent, _)) = path.rsplit_once('/')
-        && !parent.is_empty()
-    {
+    let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+    if !parent.is_empty() {
         client.ensure_path(parent).await?;
     }
     match client.create(path, data).acl(acl).idempotent().await {
-        Err(error) if !error.is(Reason::NodeExists) && !error.is(Reason::NoNode) => {
-            Err(error.into())
-        }
-        _ => Ok(()),
+        Err(error) if error.is(Reason::NodeExists) => Ok(()),
+        // Taken away again. Not so the root, which is missing only if it is a chroot's.
+        Err(error) if error.is(Reason::NoNode) && !parent.is_empty() => Ok(()),
+        Err(error) => Err(error.into()),
+        Ok(_) => Ok(()),
     }
 }
 

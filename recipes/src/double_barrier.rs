@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
 use crate::Error;
-use crate::directory::{Kind, claim};
+use crate::directory::{Kind, claim_with_acl};
+use crate::patience::Patience;
 use crate::waiting::{self, Deadline};
 
 /// The child that lets all in.
@@ -183,7 +184,7 @@ impl DoubleBarrier {
     /// # Errors
     ///
     /// [`Error::InvalidArgument`]: no members. [`Error::OtherRecipe`]; those of reads and writes, when
-    /// the session is over.
+    /// the session is over or they are not permitted.
     pub async fn enter(&self) -> Result<Inside, Error> {
         let member = self.member()?;
         self.wait_for_all(&member).await?;
@@ -246,8 +247,10 @@ impl DoubleBarrier {
 
     /// Makes the member's znode.
     async fn join(&self, member: &Member) -> Result<(), Error> {
+        let mut patience = Patience::new();
         loop {
-            claim(&self.client, &self.path, Kind::DoubleBarrier).await?;
+            claim_with_acl(&self.client, &self.path, Kind::DoubleBarrier, &self.acl).await?;
+            let session = self.client.session();
             let create = self.client.create(&member.path, &self.identity);
             let create = create.ephemeral().acl(&self.acl[..]).idempotent();
             match create.await {
@@ -256,34 +259,45 @@ impl DoubleBarrier {
                 Err(error) if error.is(Reason::NodeExists) => return Ok(()),
                 // The directory has been taken away.
                 Err(error) if error.is(Reason::NoNode) => {}
-                Err(error) if error.is_retryable() => {}
+                Err(error) if error.is_retryable() => {
+                    if !patience.outlast(&self.client, session, &error).await {
+                        return Err(error.into());
+                    }
+                }
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
     async fn view(&self) -> Result<Option<View>, ClientError> {
-        let ready = format!("{}/{READY}", self.path);
+        let ready_path = format!("{}/{READY}", self.path);
         let reads = || {
             let reads = self.client.read_many().get(&self.path);
-            reads.children(&self.path).get(&ready)
+            reads.children(&self.path).get(&ready_path)
         };
-        let mut reads = waiting::read(&self.client, reads).await?.into_iter();
-        let (directory, children, ready) = (reads.next(), reads.next(), reads.next());
-        let (Some(Read::Data(data, stat)), Some(Read::Children(names))) = (directory, children)
-        else {
-            return Ok(None);
-        };
-        let ready = match ready {
-            Some(Read::Data(data, _)) => Some(data),
-            _ => None,
-        };
-        Ok(Some(View {
-            data,
-            version: stat.version,
-            members: members_of(names, &self.has_warned),
-            ready,
-        }))
+        loop {
+            let mut reads = waiting::read(&self.client, reads).await?.into_iter();
+            let (directory, children, ready) = (reads.next(), reads.next(), reads.next());
+            let ready = match ready {
+                Some(Read::Data(data, _)) => Some(data),
+                Some(Read::Failed(Reason::NoNode)) => None,
+                // Not permitted, say: that is not to be taken for absent, again and again.
+                _ => match waiting::read(&self.client, || self.client.get(&ready_path)).await {
+                    Err(error) if !error.is(Reason::NoNode) => return Err(error),
+                    _ => continue,
+                },
+            };
+            let (Some(Read::Data(data, stat)), Some(Read::Children(names))) = (directory, children)
+            else {
+                return Ok(None);
+            };
+            return Ok(Some(View {
+                data,
+                version: stat.version,
+                members: members_of(names, &self.has_warned),
+                ready,
+            }));
+        }
     }
 
     async fn wait_for_all(&self, member: &Member) -> Result<(), Error> {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use quorate_client::{AclEntry, Client, SessionId, Stat, Zxid};
 
 use crate::Error;
-use crate::directory::{Kind, claim};
+use crate::directory::{Kind, claim_with_acl};
 use crate::follow::{Entry, Follow, Step, join, read};
 use crate::persistent_node::{KeptNode, NodeState, NodeStates, PersistentNode};
 
@@ -98,8 +98,9 @@ impl Group {
         }
     }
 
-    /// Who may do what with the znodes of members that join through this handle. Everybody everything,
-    /// by default.
+    /// Who may do what with the znodes of members that join through this handle, and with the directory
+    /// if this creates it: who may create and delete there decides who is a member. Everybody
+    /// everything, by default.
     pub fn acl(mut self, acl: impl Into<Vec<AclEntry>>) -> Self {
         self.acl = acl.into();
         self
@@ -213,7 +214,7 @@ impl Join {
     async fn begin(&self) -> Result<KeptNode, Error> {
         check_name(&self.id, "the id of a member")?;
         let group = &self.group;
-        claim(&group.client, &group.path, group.kind).await?;
+        claim_with_acl(&group.client, &group.path, group.kind, &group.acl).await?;
         let path = join(&group.path, &self.id);
         let mut node = PersistentNode::new(&group.client, &path)
             .data(&self.data)

@@ -19,10 +19,11 @@ use tokio::runtime::Handle;
 use tokio::sync::{Mutex, oneshot};
 
 use crate::Error;
-use crate::directory::{Kind, claim};
+use crate::directory::{Kind, claim_with_acl};
 use crate::line::{Entry, Style, order};
 use crate::mark::{Mark, is_mark, new_name};
-use crate::waiting;
+use crate::patience::Patience;
+use crate::waiting::{self, Backoff};
 
 /// The child of an item that somebody works on.
 const TAKEN: &str = "taken";
@@ -80,13 +81,13 @@ impl Items {
             clock: Arc::new(SystemTime::now),
             is_claimed: Arc::default(),
             has_warned: Arc::default(),
-            mark: Arc::new(Mutex::new(Mark::new(path))),
+            mark: Arc::new(Mutex::new(Mark::new(client, path))),
         }
     }
 
     async fn claim(&self) -> Result<(), Error> {
         if !self.is_claimed.load(Ordering::Relaxed) {
-            claim(&self.client, &self.path, self.kind).await?;
+            claim_with_acl(&self.client, &self.path, self.kind, &self.acl).await?;
             self.is_claimed.store(true, Ordering::Relaxed);
         }
         Ok(())
@@ -133,6 +134,7 @@ impl Items {
             return Ok(true);
         }
         let mut mark = self.mark.lock().await;
+        let mut backoff = Backoff::new();
         for _ in 0..ATTEMPTS {
             self.claim().await?;
             let session = self.client.session();
@@ -171,6 +173,8 @@ impl Items {
                     continue;
                 }
                 if error.is(Reason::BadVersion) {
+                    // Those that put at the same time come one after the other.
+                    backoff.wait().await;
                     continue;
                 }
                 return Err(error.into());
@@ -188,6 +192,25 @@ impl Items {
             path: self.path.clone(),
             attempts: ATTEMPTS,
         })
+    }
+
+    /// Puts back what is nowhere else: goes on where it is refused for now, in the next session as well.
+    async fn put_again(&self, prefix: &str, item: Bytes) -> Result<(), Error> {
+        let mut patience = Patience::new();
+        let items = [item];
+        loop {
+            let session = self.client.session();
+            match self.put_as(prefix, &items).await {
+                Ok(_) => return Ok(()),
+                Err(Error::Client(error)) if error.outcome() == Outcome::NotApplied => {
+                    if !patience.outlast(&self.client, session, &error).await {
+                        return Err(error.into());
+                    }
+                }
+                Err(Error::Contended { .. }) => patience.pause().await,
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Whether the last put was applied; `None` if nobody can tell.
@@ -267,6 +290,8 @@ impl Items {
                 if is_over {
                     break;
                 }
+                // What comes together is looked at together.
+                while events.try_next().is_some() {}
             }
         }
     }
@@ -516,7 +541,7 @@ impl Drop for Unclaimed {
             // It had its place before.
             items.bound = None;
             self.runtime.spawn(async move {
-                if let Err(error) = items.put_as(&prefix, &[data]).await {
+                if let Err(error) = items.put_again(&prefix, data).await {
                     tracing::warn!(path = items.path, %error, "an item could not be put back");
                 }
             });

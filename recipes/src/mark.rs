@@ -3,7 +3,8 @@
 //! An ephemeral child of the recipe's znode, whose data is the number of the last transaction of the
 //! handle that sets it. What else the transaction does is done exactly if the mark has its number.
 
-use quorate_client::{AclEntry, Error as ClientError, Reason, SessionId, Transaction};
+use quorate_client::{AclEntry, Client, Error as ClientError, Reason, SessionId, Transaction};
+use tokio::runtime::Handle;
 
 /// What the name of a mark begins with, before 32 hexadecimal digits.
 const PREFIX: &str = "own-";
@@ -20,9 +21,13 @@ pub(crate) fn new_name() -> String {
     format!("{PREFIX}{:032x}", rand::random::<u128>())
 }
 
-/// The mark of a handle.
+/// The mark of a handle: deleted when this is dropped, so that handles that come and go in one session
+/// leave nothing.
 #[derive(Debug)]
 pub(crate) struct Mark {
+    client: Client,
+    /// Where the last transaction was sent from.
+    runtime: Option<Handle>,
     pub(crate) path: String,
     /// Whether it is believed to be there. The server tells if it is not so.
     pub(crate) exists: bool,
@@ -34,8 +39,10 @@ pub(crate) struct Mark {
 
 impl Mark {
     /// Below this znode. Nothing is created.
-    pub(crate) fn new(path: &str) -> Self {
+    pub(crate) fn new(client: &Client, path: &str) -> Self {
         Self {
+            client: client.clone(),
+            runtime: None,
             path: format!("{path}/{}", new_name()),
             exists: false,
             write: 0,
@@ -46,6 +53,7 @@ impl Mark {
     /// Begins a transaction, to be sent in this session.
     pub(crate) fn next(&mut self, session: Option<SessionId>) {
         self.write += 1;
+        self.runtime = Handle::try_current().ok();
         self.exists &= self.session == session;
         self.session = session;
     }
@@ -79,5 +87,20 @@ impl Mark {
     /// Whether the last transaction was applied, from the mark's data.
     pub(crate) fn is_of_last_write(&self, data: &[u8]) -> bool {
         *data == *self.write.to_string().as_bytes()
+    }
+}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        // Nothing was sent, or it went with its session.
+        let Some(runtime) = &self.runtime else {
+            return;
+        };
+        if self.client.session() != self.session {
+            return;
+        }
+        // Whoever drops it may be outside of the runtime. Sent behind all transactions that make it.
+        let _runtime = runtime.enter();
+        drop(self.client.delete(&self.path).guaranteed().send());
     }
 }

@@ -429,10 +429,19 @@ impl Keeper {
         if let Some(error) = &unclean {
             tracing::warn!(path = self.path, %error, "a kept znode is left to its session");
         }
-        self.status.send_modify(|status| {
-            status.state = NodeState::Absent(Absent::Closed);
-            status.unclean = unclean;
-        });
+        self.finish(unclean);
+    }
+
+    /// Tells whoever listens the last that there is to tell.
+    fn finish(&mut self, unclean: Option<quorate_client::Error>) {
+        let status = Status {
+            state: NodeState::Absent(Absent::Closed),
+            tried: self.status.borrow().tried,
+            unclean,
+        };
+        // The end of the channel is what they wait for.
+        let (silent, _) = watch::channel(status.clone());
+        std::mem::replace(&mut self.status, silent).send_replace(status);
     }
 
     fn publish(&self, state: NodeState) {
@@ -638,8 +647,9 @@ impl Keeper {
                 Ok(()) => return Ok(()),
                 Err(error) if error.is(Reason::BadVersion) => {}
                 Err(error) if error.needs_new_session() => return Ok(()),
-                // No server for the session's timeout: it is gone, or it goes.
-                Err(quorate_client::Error::TimedOut { .. }) => return Ok(()),
+                // No server for the session's timeout: it is gone, or it goes. Unless all servers
+                // stood still meanwhile: who closes it waits no longer, and this goes on.
+                Err(quorate_client::Error::TimedOut { .. }) => self.finish(None),
                 Err(error) if error.is_retryable() || error.outcome() == Outcome::Unknown => {
                     let session = self.session;
                     if !patience.outlast(&self.client, session, &error).await {

@@ -57,8 +57,8 @@ use crate::waiting::Deadline;
 /// - That kazoo's `Queue` and `LockingQueue`, which have other names, take part; see
 ///   [`PriorityQueue`](crate::PriorityQueue).
 ///
-/// A handle that has put keeps one ephemeral child (`own-` and 32 digits) in the directory, by which it
-/// recognises its own writes. The libraries named above ignore it, with a warning in their logs.
+/// A handle that has put keeps one ephemeral child (`own-` and 32 digits) in the directory until it is
+/// dropped, by which it recognises its own writes. The libraries named above ignore it, with a warning in their logs.
 #[derive(Clone, Debug)]
 pub struct Queue {
     items: Items,
@@ -75,8 +75,8 @@ macro_rules! options {
                 self
             }
 
-            /// Who may do what with the items. Everybody everything by default. Whoever takes needs all
-            /// permissions but those of ACLs.
+            /// Who may do what with the items, and with the directory if this creates it. Everybody
+            /// everything by default. Whoever takes needs all permissions but those of ACLs.
             #[must_use]
             pub fn acl(mut self, acl: impl Into<Vec<AclEntry>>) -> Self {
                 self.items.acl = acl.into();

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::Error;
-use crate::directory::{Kind, claim};
+use crate::directory::{Kind, claim_with_acl};
 use crate::waiting;
 
 /// How long is waited for votes, by default.
@@ -217,7 +217,7 @@ impl TwoPhaseCommit {
         let round = self.round(id, &record);
         let text = serde_json::json!(record).to_string();
         for _ in 0..ATTEMPTS {
-            claim(&self.client, &self.path, Kind::TwoPhaseCommit).await?;
+            claim_with_acl(&self.client, &self.path, Kind::TwoPhaseCommit, &self.acl).await?;
             let acl = &self.acl[..];
             let steps = self.client.transaction();
             let mut steps = steps.create(&round.path, &text).acl(acl);
@@ -259,7 +259,7 @@ impl TwoPhaseCommit {
     ///
     /// [`Error::OtherRecipe`], [`Error::Foreign`]; those of a read.
     pub async fn unfinished(&self) -> Result<Vec<Proposal>, Error> {
-        claim(&self.client, &self.path, Kind::TwoPhaseCommit).await?;
+        claim_with_acl(&self.client, &self.path, Kind::TwoPhaseCommit, &self.acl).await?;
         let mut ids = waiting::read(&self.client, || self.client.children(&self.path))
             .await?
             .0;
@@ -545,8 +545,13 @@ impl Round {
             };
             let reads = waiting::read(&self.client, reads).await?;
             let [Read::Data(data, stat), Read::Children(names)] = &reads[..] else {
-                // All are done, this one before.
-                return Ok(());
+                match waiting::read(&self.client, || self.client.get(&self.path)).await {
+                    Ok(_) => continue,
+                    // All are done, this one before.
+                    Err(error) if error.is(Reason::NoNode) => return Ok(()),
+                    // It may not be read, say.
+                    Err(error) => return Err(error.into()),
+                }
             };
             if decode(&self.path, data)?.decision.is_none() {
                 let what = format!("{} is not decided yet", self.path);
@@ -656,10 +661,12 @@ impl Participant {
     ///
     /// [`Error::OtherRecipe`], [`Error::Foreign`]; those of a read, when the session is over.
     pub async fn next(&mut self) -> Result<Ballot, Error> {
-        let TwoPhaseCommit { client, path, .. } = &self.commits;
+        let TwoPhaseCommit {
+            client, path, acl, ..
+        } = &self.commits;
         let child = format!("vote-{}", self.name);
         loop {
-            claim(client, path, Kind::TwoPhaseCommit).await?;
+            claim_with_acl(client, path, Kind::TwoPhaseCommit, acl).await?;
             let read = waiting::read(client, || client.children(path).watch()).await;
             let ((mut ids, _), watcher) = match read {
                 // Taken away since.

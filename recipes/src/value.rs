@@ -2,7 +2,7 @@
 //!
 //! The data of the znode is the value and nothing else, so that any other client reads and writes it:
 //! Curator's `SharedValue`, or a person with a shell. A handle that has written keeps one ephemeral
-//! child in the znode (`own-` and 32 digits), by which it recognises its own writes.
+//! child in the znode (`own-` and 32 digits) until it is dropped, by which it recognises its own writes.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -203,7 +203,7 @@ impl<T> SharedValue<T> {
     ///
     /// # Errors
     ///
-    /// [`Error::Unwritable`]; those of a write.
+    /// [`Error::Unwritable`]; [`Error::Foreign`]: the znode is a recipe's; those of a write.
     pub async fn set(&self, value: &T) -> Result<Version, Error> {
         let data = self.encode(value)?;
         self.cell.put(&data).await
@@ -281,7 +281,8 @@ impl<T> SharedValue<T> {
     ///
     /// # Errors
     ///
-    /// [`Reason::NotEmpty`]: others keep children there; those of a write.
+    /// [`Reason::NotEmpty`]: others keep children there; [`Error::Foreign`]: it is a recipe's; those of
+    /// a write.
     pub async fn remove(&self) -> Result<bool, Error> {
         self.cell.remove().await
     }

@@ -1,5 +1,5 @@
-//! Beside locks and elections of other languages: the real Curator, kazoo and ZooKeeper's own recipes
-//! in processes of their own, and go-zookeeper's lock rebuilt on our client.
+//! Beside locks, elections, counters and barriers of other languages: the real Curator, kazoo and
+//! ZooKeeper's own recipes in processes of their own, and go-zookeeper's lock rebuilt on our client.
 //!
 //! A referee that knows no server sees whether two are ever inside together.
 

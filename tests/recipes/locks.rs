@@ -287,3 +287,35 @@ fn all_ways_to_name_a_contender_exclude_each_other_among_us() {
         }
     });
 }
+
+#[test]
+fn those_whose_numbers_have_wrapped_are_still_before_those_who_came_later() {
+    against_both("wrapped numbers", |scene| async move {
+        let client = scene.client().await;
+        // As Apache ZooKeeper writes the last number before zero, and as Quorate does.
+        for (lock, last) in [("/locks/a", "-000000001"), ("/locks/b", "4294967295")] {
+            let lock_of = |identity: &str| Mutex::new(&client, lock).identity(identity);
+            client.ensure_path(lock).await.unwrap();
+            let early = format!("{lock}/_c_00112233445566778899aabbccddeeff-lock-{last}");
+            client.create(&early, b"early").ephemeral().await.unwrap();
+            let waiting = tokio::spawn(lock_of("first").acquire().into_future());
+            contenders(&lock_of("view"), 2).await;
+            let later = tokio::spawn(lock_of("second").acquire().into_future());
+            contenders(&lock_of("view"), 3).await;
+            let view = lock_of("view").contenders().await.unwrap();
+            let names: Vec<_> = view.iter().map(|seen| seen.identity.as_str()).collect();
+            assert_eq!(names, ["early", "first", "second"]);
+            assert!(matches!(
+                lock_of("third").acquire().try_now().await,
+                Err(Error::WouldBlock { .. })
+            ));
+            client.delete(&early).await.unwrap();
+            let first = soon("the first", waiting).await.unwrap().unwrap();
+            let token = first.token();
+            first.release().await.unwrap();
+            let second = soon("the second", later).await.unwrap().unwrap();
+            assert!(second.token() > token);
+            second.release().await.unwrap();
+        }
+    });
+}

@@ -49,10 +49,12 @@ fn several_locks_are_held_together_or_not_at_all() {
             unexpected => panic!("{unexpected:?}"),
         }
         soon("nothing is left", free("a")).await;
-        let patience = Duration::from_millis(50);
+        let patience = Duration::from_millis(200);
         match all.acquire().wait_at_most(patience).await {
+            // A machine may be so slow that it was still at the first.
             Err(Error::HeldByAnother { path, waited, .. }) => {
-                assert_eq!((path.as_str(), waited), ("/locks/b", patience));
+                assert!(["/locks/a", "/locks/b"].contains(&path.as_str()), "{path}");
+                assert_eq!(waited, patience);
             }
             unexpected => panic!("{unexpected:?}"),
         }

@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use quorate_client::{Client, Reason};
 use quorate_recipes::{Error, HeldBy, Lease, Mutex, Overrun, StopReason};
@@ -71,8 +71,14 @@ fn a_holder() {
 
 /// Notes its steps until it is asked for the lock: other reasons to stop it does not mind.
 async fn work(lease: Lease, blocks: bool) {
+    let mut wall = SystemTime::now();
     while !matches!(lease.stop_reason(), Some(StopReason::Revoked { .. })) {
         say("step");
+        let before = std::mem::replace(&mut wall, SystemTime::now());
+        let apart = wall.duration_since(before);
+        if apart.unwrap_or_else(|behind| behind.duration()) > Duration::from_secs(1800) {
+            say("jumped");
+        }
         if blocks {
             std::thread::sleep(Duration::from_millis(2));
         } else {
@@ -263,7 +269,7 @@ fn a_wall_clock_that_jumps_makes_no_difference_to_a_holder() {
             let other = Mutex::new(&scene.client().await, PATH);
             for ahead_ms in [3_600_000, -3_600_000] {
                 clock.set_ahead_ms(ahead_ms).unwrap();
-                let since = Instant::now();
+                let (since, _) = holder.line("jumped");
                 // Each step is an event; they go on for longer than a session without a proof.
                 while holder.line("step").0 < since + TIMEOUT {}
                 match other.acquire().try_now().await {

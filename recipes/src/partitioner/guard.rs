@@ -7,7 +7,8 @@ use parking_lot::Mutex;
 use quorate_client::Zxid;
 use tokio::sync::{Notify, mpsc, watch};
 
-/// A change of what a member has.
+/// A change of what a member has. A partition may be both lost and acquired anew: what is lost, or to be
+/// given back, is of guards that came before those acquired here, and is to be seen to first.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Assignment {

@@ -23,7 +23,7 @@ pub use self::guard::{Assignment, Partition};
 use self::guard::{Shared, Told};
 use self::task::{Assign, Task};
 use crate::Error;
-use crate::directory::{Kind, claim};
+use crate::directory::{Kind, claim_with_acl, create};
 use crate::follow::join;
 use crate::group::{Group, check_name};
 
@@ -142,9 +142,10 @@ impl Partitioner {
         for partition in &self.partitions {
             check_name(partition, "a partition")?;
         }
-        claim(&self.client, &self.path, Kind::Partitioner).await?;
+        claim_with_acl(&self.client, &self.path, Kind::Partitioner, &self.acl).await?;
         let owners = join(&self.path, "owners");
-        self.client.ensure_path(&owners).await?;
+        // Who may delete there could take a partition from under its owner.
+        create(&self.client, &owners, Vec::new(), &self.acl).await?;
         let members = join(&self.path, "members");
         let group = Group::new(&self.client, &members).acl(self.acl.clone());
         let membership = group.join(&self.identity, "").await?;

@@ -189,7 +189,19 @@ impl Task {
             if is_leaving {
                 self.withdraw().await;
                 if self.shared.held().is_empty() && self.releasing.is_empty() {
-                    return PartitionerState::Left;
+                    self.session = self.client.session();
+                    match self.sweep().await {
+                        Ok(()) => return PartitionerState::Left,
+                        // They go with it.
+                        Err(error) if error.needs_new_session() => return PartitionerState::Left,
+                        Err(error) => {
+                            tracing::debug!(%error, "what a partitioner leaves is not cleared yet");
+                            if !patience.outlast(&self.client, self.session, &error).await {
+                                return PartitionerState::Left;
+                            }
+                            continue;
+                        }
+                    }
                 }
             }
             self.session = self.client.session();
@@ -197,7 +209,7 @@ impl Task {
                 Ok(()) => {
                     patience.reset();
                     if is_leaving && self.shared.held().is_empty() {
-                        return PartitionerState::Left;
+                        continue;
                     }
                 }
                 Err(error) => {
@@ -476,6 +488,40 @@ impl Task {
         Ok(())
     }
 
+    /// Deletes all that is ours when nothing is held any more: what was told to be lost while the
+    /// session lived on, and what was created by requests that nobody has heard the answer of. The tree
+    /// may not show it yet.
+    async fn sweep(&self) -> Result<(), quorate_client::Error> {
+        self.client.sync(&self.owners).await?;
+        let names = match self.client.children(&self.owners).await {
+            Ok((names, _)) => names,
+            Err(error) if error.is(Reason::NoNode) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let names = names.into_iter();
+        let names: Vec<String> = names
+            .filter(|name| self.partitions.binary_search(name).is_ok())
+            .collect();
+        for batch in names.chunks(PIPELINED) {
+            let reads: Vec<_> = batch
+                .iter()
+                .map(|name| self.client.get(&join(&self.owners, name)).send())
+                .collect();
+            for (name, read) in batch.iter().zip(reads) {
+                match read.await {
+                    Ok((data, stat)) if self.is_ours(&data, &stat) => {
+                        self.delete_own(name, None).await?;
+                    }
+                    Ok(_) => {}
+                    // It may not be read: we have not made it.
+                    Err(error) if error.is(Reason::NoNode) || error.is(Reason::NoAuth) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// What we are to have.
     fn wanted(&self, owners: &BTreeMap<String, Owner>) -> BTreeSet<String> {
         let held = self.shared.tokens();
@@ -534,7 +580,15 @@ impl Task {
             match failed {
                 None => {}
                 Some(error) if error.is(Reason::NoNode) => {
-                    self.client.ensure_path(&self.owners).await?;
+                    let create = self.client.create(&self.owners, b"").acl(self.acl.clone());
+                    match create.idempotent().await {
+                        // It is all gone: there is no member either, until it has joined again.
+                        Err(error) if error.is(Reason::NoNode) => {
+                            self.client.ensure_path(&self.path).await?;
+                        }
+                        Err(error) if error.is(Reason::NodeExists) => {}
+                        created => drop(created?),
+                    }
                     return Err(error);
                 }
                 Some(error) => {

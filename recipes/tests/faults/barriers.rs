@@ -8,7 +8,7 @@ use quorate_client::{Client, OnExpiry};
 use quorate_recipes::{Barrier, DoubleBarrier, Error};
 use quorate_testing::{OpCode, TestServer};
 
-use crate::every_request::{Playing, at_every_request_at_once, polled};
+use crate::every_request::{Playing, at_every_request, polled};
 
 /// More than a test waits for anything.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -20,7 +20,7 @@ async fn names(client: &Client, path: &str) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_barrier_holds_and_falls_wherever_the_connection_breaks() {
-    at_every_request_at_once(async |playing: &Playing<'_>| {
+    at_every_request(async |playing: &Playing<'_>| {
         let context = format!("{playing:?}");
         let client = playing.client().await;
         let barrier = Barrier::new(&client, &format!("{}/deep", playing.path()));
@@ -40,7 +40,7 @@ async fn a_barrier_holds_and_falls_wherever_the_connection_breaks() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_enter_together_and_leave_together_wherever_the_connection_breaks() {
-    at_every_request_at_once(async |playing: &Playing<'_>| {
+    at_every_request(async |playing: &Playing<'_>| {
         let context = format!("{playing:?}");
         let path = playing.path();
         let mut members = Vec::new();

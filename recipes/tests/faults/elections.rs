@@ -34,8 +34,7 @@ async fn stands(election: &Election, identity: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leadership_passes_from_one_to_the_next_wherever_a_connection_breaks() {
-    let server = TestServer::start().await.unwrap();
-    let requests = at_every_request(&server, async |playing: &Playing<'_>| {
+    let requests = at_every_request(async |playing: &Playing<'_>| {
         let context = format!("{playing:?}");
         let path = format!("{}/election", playing.path());
         let (a, b) = (playing.client().await, playing.client().await);

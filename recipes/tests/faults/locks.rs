@@ -155,8 +155,7 @@ fn a_lock_passes_from_one_to_the_next_wherever_a_connection_breaks() {
 }
 
 async fn handed_over_at_every_request(ask: Ask) -> usize {
-    let server = TestServer::start().await.unwrap();
-    at_every_request(&server, async |playing: &Playing<'_>| {
+    at_every_request(async |playing: &Playing<'_>| {
         let context = format!("{ask:?} {playing:?}");
         let path = format!("{}/lock", playing.path());
         let (a, b) = (playing.client().await, playing.client().await);
@@ -524,9 +523,9 @@ async fn requests_per_hand_over(contenders: usize) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hand_over_takes_as_many_requests_among_hundreds_as_among_a_few() {
+async fn a_hand_over_takes_as_many_requests_among_a_thousand_as_among_a_few() {
     let few = requests_per_hand_over(40).await;
-    let many = requests_per_hand_over(400).await;
+    let many = requests_per_hand_over(1000).await;
     assert!(few > 2.0 && few < 12.0, "{few}");
     assert!((few - many).abs() < 1.5, "{few} and {many}");
 }
@@ -581,5 +580,67 @@ async fn what_a_server_refuses_is_told_and_leaves_nothing() {
         let refused = soon("an answer", lock.acquire()).await.unwrap_err();
         assert!(refused.is(Reason::NoAuth), "{refused}");
         children(&client, path, 0).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_waits_and_loses_its_session_stands_last_or_fails_as_it_was_told() {
+    let server = TestServer::start().await.unwrap();
+    let path = "/lock";
+    let observer = Client::connect(&server.connect_string()).await.unwrap();
+    let lock = Mutex::new(&observer, path);
+    for (on_expiry, policy, goes_on) in [
+        (OnExpiry::NewSession, OnSessionLoss::Requeue, true),
+        (OnExpiry::NewSession, OnSessionLoss::Fail, false),
+        (OnExpiry::Stay, OnSessionLoss::Requeue, false),
+        (OnExpiry::Stay, OnSessionLoss::Fail, false),
+    ] {
+        let context = format!("{on_expiry:?} {policy:?}");
+        let holder = lock.acquire().await.unwrap();
+        let builder = Client::builder(&server.connect_string());
+        let client = builder.on_expiry(on_expiry).connect().await.unwrap();
+        let session = client.session().unwrap();
+        let waiting = Mutex::new(&client, path).identity("waiting");
+        let waiting = tokio::spawn(waiting.on_session_loss(policy).acquire().into_future());
+        children(&observer, path, 2).await;
+        let behind = Mutex::new(&observer, path).identity("behind");
+        let behind = tokio::spawn(behind.acquire().into_future());
+        children(&observer, path, 3).await;
+        server.expire(session.get()).await.unwrap();
+        if goes_on {
+            // Again, under its new session, and behind all who were there.
+            let stands = async {
+                loop {
+                    let line = lock.contenders().await.unwrap();
+                    let last = line.last().unwrap();
+                    if line.len() == 3 && last.identity == "waiting" {
+                        assert_ne!(last.session, Some(session), "{context}");
+                        return;
+                    }
+                    tokio::task::yield_now().await;
+                }
+            };
+            soon(&context, stands).await;
+        } else {
+            // Without having to wait for the holder.
+            let refused = soon(&context, waiting).await.unwrap().unwrap_err();
+            let is_typed = match &refused {
+                Error::Client(error) => error.needs_new_session(),
+                error => matches!(error, Error::Displaced { .. }),
+            };
+            assert!(is_typed, "{context}: {refused}");
+            children(&observer, path, 2).await;
+            holder.release().await.unwrap();
+            let behind = soon(&context, behind).await.unwrap().unwrap();
+            behind.release().await.unwrap();
+            continue;
+        }
+        holder.release().await.unwrap();
+        let next = soon(&context, behind).await.unwrap().unwrap();
+        assert!(!waiting.is_finished(), "{context}: two at once");
+        next.release().await.unwrap();
+        let last = soon(&context, waiting).await.unwrap().unwrap();
+        last.release().await.unwrap();
+        children(&observer, path, 0).await;
     }
 }

@@ -12,6 +12,7 @@ mod one_client;
 mod partitioner;
 mod persistent_node;
 mod queues;
+mod refusals;
 mod registry;
 mod transfers;
 mod two_phase_commit;

@@ -8,11 +8,11 @@ use quorate_client::{Client, OnExpiry, Outcome};
 use quorate_recipes::{Counter, IdBlocks, Number, SharedValue};
 use quorate_testing::{OpCode, TestServer};
 
-use crate::every_request::{Playing, at_every_request_at_once};
+use crate::every_request::{Playing, at_every_request};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_change_of_a_number_is_made_once_wherever_the_connection_breaks() {
-    at_every_request_at_once(async |playing: &Playing<'_>| {
+    at_every_request(async |playing: &Playing<'_>| {
         let context = format!("{playing:?}");
         let client = playing.client().await;
         let path = format!("{}/deep/number", playing.path());
@@ -38,7 +38,7 @@ async fn each_change_of_a_number_is_made_once_wherever_the_connection_breaks() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_value_is_written_once_and_a_counter_counts_once_wherever_the_connection_breaks() {
-    at_every_request_at_once(async |playing: &Playing<'_>| {
+    at_every_request(async |playing: &Playing<'_>| {
         let context = format!("{playing:?}");
         let client = playing.client().await;
         let value = SharedValue::new(&client, &format!("{}/value", playing.path()));
@@ -62,7 +62,7 @@ async fn a_value_is_written_once_and_a_counter_counts_once_wherever_the_connecti
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watched_value_is_told_once_wherever_the_connection_breaks() {
-    at_every_request_at_once(async |playing: &Playing<'_>| {
+    at_every_request(async |playing: &Playing<'_>| {
         let context = format!("{playing:?}");
         let client = playing.client().await;
         let path = playing.path();
@@ -83,7 +83,7 @@ async fn a_watched_value_is_told_once_wherever_the_connection_breaks() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ids_come_once_wherever_the_connection_breaks() {
-    at_every_request_at_once(async |playing: &Playing<'_>| {
+    at_every_request(async |playing: &Playing<'_>| {
         let client = playing.client().await;
         let handles = [(); 2].map(|()| IdBlocks::new(&client, &playing.path()).block(2));
         let mut seen = BTreeSet::new();

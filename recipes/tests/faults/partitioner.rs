@@ -236,3 +236,45 @@ async fn what_a_dead_member_had_others_have_and_tokens_grow() {
     })
     .await;
 }
+
+/// Whoever leaves takes along what it does not know to be its own, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_leaves_leaves_no_znode_of_a_create_whose_answer_was_lost_or_of_what_was_lost() {
+    within(async {
+        let ensemble = Ensemble::start(1).await.unwrap();
+        let server = ensemble.server(1);
+        let observer = Client::connect(&server.connect_string()).await.unwrap();
+        let client = client_of(server).await;
+        let session = client.session();
+        let left = async || {
+            observer.sync("/parts/owners").await.unwrap();
+            observer.children("/parts/owners").await.unwrap().0
+        };
+
+        let slow = partitioner(&client, "a", 3).hold_off(Duration::from_millis(100));
+        let partitions = slow.join().await.unwrap();
+        // The next that is written are the owners' znodes.
+        let fault = server.cut_after_commit(quorate_testing::Which::Write);
+        server.refuse_connections(true).await;
+        fault.happened().await.unwrap();
+        let leaving = tokio::spawn(partitions.leave());
+        server.refuse_connections(false).await;
+        leaving.await.unwrap();
+        assert_eq!(left().await, [""; 0], "of a create without an answer");
+
+        let mut partitions = partitioner(&client, "a", 3).join().await.unwrap();
+        let mut guards = Vec::new();
+        while guards.len() < 3 {
+            guards.extend(partitions.next().await.unwrap().acquired);
+        }
+        // Sessions do not end while there is no server.
+        server.kill().await.unwrap();
+        while partitions.next().await.unwrap().lost.is_empty() {}
+        let leaving = tokio::spawn(partitions.leave());
+        server.start().await.unwrap();
+        leaving.await.unwrap();
+        assert_eq!(client.session(), session, "the session lives");
+        assert_eq!(left().await, [""; 0], "of what was told to be lost");
+    })
+    .await;
+}

@@ -197,3 +197,29 @@ async fn who_follows_a_group_goes_on_with_the_next_session_whatever_was_under_wa
     })
     .await;
 }
+
+/// A session lives on while all servers stand still, longer than its timeout, and its znodes with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_znode_that_is_closed_without_a_server_goes_when_there_is_one_again() {
+    within(async {
+        let ensemble = Ensemble::start(1).await.unwrap();
+        let server = ensemble.server(1);
+        let builder = Client::builder(&server.connect_string());
+        let timeout = std::time::Duration::from_secs(1);
+        let client = builder.session_timeout(timeout).connect().await.unwrap();
+        let observer = Client::connect(&server.connect_string()).await.unwrap();
+        let node = PersistentNode::new(&client, "/node").keep();
+        node.present().await.unwrap();
+        let session = client.session();
+        server.kill().await.unwrap();
+        // No longer than that.
+        node.close().await.unwrap();
+        server.start().await.unwrap();
+        while let (Some(_), gone) = observer.exists("/node").watch().await.unwrap() {
+            gone.changed().await.ok();
+        }
+        client.sync("/").await.unwrap();
+        assert_eq!(client.session(), session, "it did not go with its session");
+    })
+    .await;
+}

@@ -1,13 +1,13 @@
 //! Queues: nothing is lost, and nothing comes twice, wherever the connection breaks.
 
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use quorate_client::{Client, OnExpiry};
-use quorate_recipes::{Error, Queue};
+use quorate_recipes::{DelayQueue, Error, PriorityQueue, Queue};
 use quorate_testing::{OpCode, TestServer};
 
-use crate::every_request::{Playing, at_every_request_at_once, polled};
+use crate::every_request::{Playing, at_every_request, polled};
 
 /// More than a test waits for anything.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -24,7 +24,7 @@ async fn left(client: &Client, path: &str) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn items_are_put_once_and_taken_once_wherever_the_connection_breaks() {
-    at_every_request_at_once(async |playing: &Playing<'_>| {
+    at_every_request(async |playing: &Playing<'_>| {
         let context = format!("{playing:?}");
         let client = playing.client().await;
         let path = format!("{}/deep/queue", playing.path());
@@ -56,8 +56,49 @@ async fn items_are_put_once_and_taken_once_wherever_the_connection_breaks() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn items_keep_their_rank_and_come_once_wherever_the_connection_breaks() {
+    at_every_request(async |playing: &Playing<'_>| {
+        let context = format!("{playing:?}");
+        let client = playing.client().await;
+        let path = format!("{}/ranked", playing.path());
+        let queue = PriorityQueue::new(&client, &path);
+        queue.put(500, "c").await.unwrap();
+        queue.put_all(1, ["a", "b"]).await.unwrap();
+        let first = queue.take().locked().await.unwrap();
+        assert_eq!(first.data(), "a", "{context}");
+        first.put_back().await.unwrap();
+        for expected in ["a", "b", "c"] {
+            assert_eq!(queue.take().await.unwrap(), expected, "{context}");
+        }
+        assert_eq!(queue.try_take().await.unwrap(), None, "{context}");
+        assert_eq!(left(&client, &path).await, [""; 0], "{context}");
+        client.close().await;
+    })
+    .await;
+    at_every_request(async |playing: &Playing<'_>| {
+        let context = format!("{playing:?}");
+        let client = playing.client().await;
+        let path = format!("{}/timed", playing.path());
+        let queue = DelayQueue::new(&client, &path);
+        let (now, soon) = (SystemTime::now(), Duration::from_millis(20));
+        queue.put_at(now + soon * 5, "second").await.unwrap();
+        queue.put_at(now + soon, "first").await.unwrap();
+        queue.put_in(LIMIT * 9, "never").await.unwrap();
+        // One of them is waited for.
+        assert_eq!(queue.take().await.unwrap(), "first", "{context}");
+        let second = queue.take().locked().await.unwrap();
+        assert_eq!(second.data(), "second", "{context}");
+        second.done().await.unwrap();
+        assert_eq!(queue.try_take().await.unwrap(), None, "{context}");
+        assert_eq!(left(&client, &path).await.len(), 1, "{context}");
+        client.close().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_taker_that_waits_is_served_once_wherever_the_connection_breaks() {
-    at_every_request_at_once(async |playing: &Playing<'_>| {
+    at_every_request(async |playing: &Playing<'_>| {
         let context = format!("{playing:?}");
         let client = playing.client().await;
         let queue = Queue::new(&client, &playing.path()).bound(1);

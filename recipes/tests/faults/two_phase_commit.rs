@@ -7,7 +7,7 @@ use quorate_client::Client;
 use quorate_recipes::{Decision, Error, TwoPhaseCommit, Vote};
 use quorate_testing::TestServer;
 
-use crate::every_request::{Playing, at_every_request_at_once, polled};
+use crate::every_request::{Playing, at_every_request, polled};
 
 /// More than a test waits for anything.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -85,7 +85,7 @@ async fn check(client: &Client, path: &str, told: &Told, id: &str, expected: Opt
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transaction_ends_alike_for_all_wherever_a_connection_breaks() {
-    at_every_request_at_once(async |playing: &Playing<'_>| {
+    at_every_request(async |playing: &Playing<'_>| {
         let path = playing.path();
         let told = Told::default();
         let client = playing.client().await;
