@@ -25,8 +25,10 @@ const HOLDER_LIMIT: Duration = Duration::from_secs(1);
 /// only; [`Error::OtherRecipe`] and [`Error::Foreign`] where the path is not this recipe's;
 /// [`Error::Displaced`] and those of a session that is over, where the policy is
 /// [`OnSessionLoss::Fail`](crate::OnSessionLoss::Fail) or nothing can be hoped for;
-/// [`Error::Timing`] if the session is now shorter than the timings allow; those of a server that
-/// refuses (ACL, quota).
+/// [`Error::Timing`] if the session is now shorter than the timings allow; [`Error::NoWatchdog`]; those
+/// of a server that refuses (ACL, quota), and [`quorate_client::Error::TimedOut`] where something had to
+/// be asked and there was no connection for as long as a session lives without one. Who just waits
+/// outlasts that.
 #[derive(Clone, Debug)]
 #[must_use = "nothing is asked for before `.await`"]
 pub struct Acquire {

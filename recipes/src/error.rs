@@ -77,7 +77,7 @@ pub enum Error {
         path: String,
     },
     /// Nobody of that name stands for election, or it cannot be made to lead: it uses another library,
-    /// or does not answer. The leader goes on.
+    /// does not answer, or another was asked before. The leader goes on, unless it is to stop anyway.
     #[error("{candidate:?} does not take over at {path}: {why}")]
     NoSuccessor {
         /// The election.

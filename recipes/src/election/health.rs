@@ -14,7 +14,8 @@ pub struct Health(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     standing: usize,
-    leading: Option<Lease>,
+    /// The last term, and those before whose work has not ended.
+    terms: Vec<Lease>,
 }
 
 /// What a candidate is doing.
@@ -43,13 +44,16 @@ impl Health {
     /// What it is doing now.
     pub fn state(&self) -> HealthState {
         let state = self.0.lock();
-        match &state.leading {
+        let is_overdue = |lease: &&Lease| !lease.is_held() && lease.is_at_work();
+        if let Some(lease) = state.terms.iter().find(is_overdue) {
+            return HealthState::Overdue {
+                token: lease.token(),
+            };
+        }
+        match state.terms.last() {
             Some(lease) if lease.is_held() => HealthState::Leading {
                 token: lease.token(),
                 until: lease.deadline(),
-            },
-            Some(lease) if lease.is_at_work() => HealthState::Overdue {
-                token: lease.token(),
             },
             _ if state.standing > 0 => HealthState::Standing,
             _ => HealthState::Idle,
@@ -67,7 +71,9 @@ impl Health {
     }
 
     pub(super) fn leads(&self, lease: &Lease) {
-        self.0.lock().leading = Some(lease.clone());
+        let terms = &mut self.0.lock().terms;
+        terms.retain(Lease::is_at_work);
+        terms.push(lease.clone());
     }
 }
 

@@ -373,7 +373,8 @@ impl Election {
         &self.options.line.path
     }
 
-    /// Reads who leads; `None` if nobody does.
+    /// Reads who leads; `None` if nobody does, also while the next candidate only waits to. Leaders of
+    /// other libraries are seen as far as [`Election::compat`] says.
     ///
     /// # Errors
     ///

@@ -192,11 +192,15 @@ impl Term {
     /// Hands over to a candidate: it takes the place right behind this leader, before all others; then
     /// the work is told to stop ([`StopReason::Transferred`]), and when it has ended the candidate
     /// leads. Returns when the work is told to stop. If the candidate dies meanwhile, the next in line
-    /// leads.
+    /// leads. Of several with that identity, one that stands.
+    ///
+    /// If the future is dropped, the candidate may have been asked already: the leader goes on, and the
+    /// candidate is the next.
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuccessor`]: the leader goes on.
+    /// [`Error::NoSuccessor`]: the leader goes on, or is told to stop for another reason.
+    /// [`Error::Displaced`]: it leads no more. Those of any request: the leader goes on.
     pub async fn transfer_to(&self, candidate: &str) -> Result<(), Error> {
         super::succession::hand_over(&self.line, &self.lease, candidate).await
     }

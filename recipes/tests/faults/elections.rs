@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use quorate_client::{Client, OnExpiry};
-use quorate_recipes::election::LeaderEvent;
+use quorate_recipes::election::{HealthState, LeaderEvent};
 use quorate_recipes::{Election, Error, StopReason};
 use quorate_testing::{Ensemble, TestServer};
 use tokio::sync::mpsc;
@@ -195,4 +195,54 @@ async fn an_observer_says_when_it_does_not_know_and_what_is_so_afterwards() {
     }
     leadership.resign().await.unwrap();
     assert_eq!(next().await, LeaderEvent::Vacant);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn work_that_is_overdue_is_not_hidden_by_the_next_term() {
+    let server = TestServer::start().await.unwrap();
+    let client = Client::connect(&server.connect_string()).await.unwrap();
+    let election = Election::new(&client, "/election").identity("a");
+    let first = election.campaign("one").await.unwrap();
+    client.delete(first.term().lease().node()).await.unwrap();
+    soon("the loss", first.lost()).await;
+    let overdue = HealthState::Overdue {
+        token: first.token(),
+    };
+    assert_eq!(election.health().state(), overdue);
+    let next = election.campaign("two").await.unwrap();
+    assert_eq!(election.health().state(), overdue);
+    drop(first);
+    let leads = async {
+        while !matches!(election.health().state(), HealthState::Leading { token, .. } if token == next.token())
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("the end of the first", leads).await;
+    next.resign().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_work_panics_is_none_any_more() {
+    let server = TestServer::start().await.unwrap();
+    let client = Client::connect(&server.connect_string()).await.unwrap();
+    let election = Election::new(&client, "/election").identity("a");
+    for is_spawned in [false, true] {
+        let panics = election.clone();
+        let run = tokio::spawn(async move {
+            let run = panics.run(async |term| {
+                if is_spawned {
+                    let part = term.spawn(async { panic!("in a part of the work") });
+                    let part: Result<Option<()>, _> = part.await;
+                    return part.map(drop);
+                }
+                panic!("in the work")
+            });
+            run.await.map(drop).map_err(|error| error.to_string())
+        });
+        let ended = soon("the end", run).await;
+        assert!(!matches!(ended, Ok(Ok(()))), "{ended:?}");
+        let next = soon("the next", election.campaign("next")).await.unwrap();
+        next.resign().await.unwrap();
+    }
 }
