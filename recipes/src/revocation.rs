@@ -27,6 +27,12 @@ pub(crate) fn takes_over_from(data: &[u8]) -> Option<String> {
     (!leader.is_empty()).then(|| leader.to_owned())
 }
 
+/// Whether a contender's data is something that it is asked, and not what it calls itself.
+pub(crate) fn is_asked(data: &str) -> bool {
+    let words = [REVOKE, TRANSFER, TAKE_OVER];
+    words.iter().any(|word| after(data, word).is_some())
+}
+
 fn after<'a>(text: &'a str, what: &str) -> Option<&'a str> {
     let rest = text.strip_prefix(what)?;
     match rest.strip_prefix(' ') {

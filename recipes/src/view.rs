@@ -9,7 +9,7 @@ use crate::contenders::{Candidate, Contenders, in_order};
 use crate::grant::Seen;
 use crate::lease::FencingToken;
 use crate::naming::{Number, Role};
-use crate::revocation;
+use crate::revocation::{self, is_asked};
 
 /// Contenders whose znodes are read at a time.
 const READS_MAX: usize = 64;
@@ -63,10 +63,15 @@ impl Contenders {
         for same in seen.chunk_by_mut(|one, other| one.0 == other.0) {
             same.sort_by_key(|(_, created, _)| *created);
         }
-        Ok(seen
-            .into_iter()
-            .map(|(_, _, contender)| contender)
-            .collect())
+        let mut seen: Vec<_> = seen.into_iter().map(|(_, _, seen)| seen).collect();
+        // What is asked of a holder hides what it calls itself; the record still has that.
+        if seen.iter().any(|other| is_asked(&other.identity))
+            && let Some(Seen { record, .. }) = self.read_record().await?
+            && let Some(holder) = seen.iter_mut().find(|other| other.node == record.node)
+        {
+            holder.identity = record.holder_identity;
+        }
+        Ok(seen)
     }
 
     /// Reads who holds it: whom the record names, or else the first in line.

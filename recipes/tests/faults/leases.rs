@@ -336,3 +336,16 @@ async fn nothing_is_asked_for_that_is_not_needed() {
     ];
     assert_eq!(*requests.0.lock(), BTreeMap::from(expected));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_holder_is_called_by_its_name_while_something_is_asked_of_it() {
+    let server = TestServer::start().await.unwrap();
+    let client = client_of(&server.connect_string(), TIMEOUT).await;
+    let lock = Mutex::new(&client, "/lock").identity("a");
+    let guard = lock.acquire().await.unwrap();
+    assert!(lock.revoke("maintenance").await.unwrap());
+    assert_eq!(lock.contenders().await.unwrap()[0].identity, "a");
+    let refused = lock.acquire().try_now().await.unwrap_err();
+    assert!(matches!(refused, Error::WouldBlock { holder, .. } if holder == "a"));
+    guard.release().await.unwrap();
+}
