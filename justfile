@@ -43,4 +43,4 @@ client:
     QUORATE_INTEROP=required cargo test -p quorate-tests --test client
     QUORATE_INTEROP=required QUORATE_INTEROP_SERVERS=3 cargo test -p quorate-tests --test client
     QUORATE_INTEROP=required QUORATE_INTEROP_SERVERS=3 QUORATE_INTEROP_KILLS=2 cargo test -p quorate-tests --test client
-    QUORATE_FAULTS=50 cargo test -p quorate-client --all-features --test kills
+    QUORATE_FAULTS=50 cargo test -p quorate-client --all-features --test faults kills

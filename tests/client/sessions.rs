@@ -102,7 +102,8 @@ fn an_idle_session_stays_alive_and_its_lease_moves_on() {
         "an_idle_session_stays_alive_and_its_lease_moves_on",
         &settings,
         |scene| async move {
-            let timeout = Duration::from_millis(1500);
+            // A JVM that has just begun may need a second for an answer.
+            let timeout = Duration::from_secs(4);
             // From Quorate the answers to pings are proof enough.
             let builder = scene
                 .builder()
@@ -114,7 +115,7 @@ fn an_idle_session_stays_alive_and_its_lease_moves_on() {
             assert!(first.remaining() <= timeout);
             let mut last = first;
             let mut moves = 0;
-            while moves < 10 {
+            while moves < 4 {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 let now = client.lease_deadline().unwrap();
                 assert!(now >= last);

@@ -14,7 +14,7 @@ use quorate_tests::process::run;
 use quorate_tests::skip::{Need, available};
 use tokio::task::JoinHandle;
 
-use crate::{Scene, against_both};
+use crate::{Scene, against_both_alone};
 
 const JARS: &[&str] = &[
     "zookeeper",
@@ -213,7 +213,7 @@ fn state_is_shared_with_curator_kazoo_and_zookeepers_own_recipes() {
     if !available(TEST, NEEDS) {
         return;
     }
-    against_both(TEST, |scene| async move {
+    against_both_alone(TEST, |scene| async move {
         let client = scene.client().await;
         numbers_and_queues(&scene, &client).await;
         members(&scene, &client).await;

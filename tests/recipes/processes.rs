@@ -13,7 +13,7 @@ use quorate_recipes::{Error, HeldBy, Lease, Mutex, Overrun, StopReason};
 use quorate_tests::shim;
 
 use crate::locks::{contenders, soon};
-use crate::{Scene, against_both};
+use crate::{Scene, against_both_alone};
 
 const PATH: &str = "/locks/a";
 const SERVER: &str = "QUORATE_TEST_HOLDER_SERVER";
@@ -188,7 +188,7 @@ async fn next_in_line(scene: &Scene) -> tokio::task::JoinHandle<(Instant, quorat
 
 #[test]
 fn no_step_is_done_by_a_process_whose_lock_may_be_anothers() {
-    against_both("holders in processes", |scene| async move {
+    against_both_alone("holders in processes", |scene| async move {
         let client = scene.client().await;
         client.create("/store", b"").await.unwrap();
         stopped_and_continued(&scene).await;
@@ -260,7 +260,7 @@ fn a_wall_clock_that_jumps_makes_no_difference_to_a_holder() {
     };
     let library = Arc::new(library);
     let folder = Arc::new(folder);
-    against_both("a wall clock that jumps", |scene| {
+    against_both_alone("a wall clock that jumps", |scene| {
         let (library, folder) = (Arc::clone(&library), Arc::clone(&folder));
         async move {
             let name = format!("clock-{:?}", scene.server.product());

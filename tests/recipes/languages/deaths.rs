@@ -6,7 +6,7 @@ use quorate_client::Client;
 use quorate_tests::proxy::Proxy;
 
 use super::{Stage, all_there};
-use crate::against_both;
+use crate::against_both_alone;
 
 /// Of those who die or are cut off: short, but a machine may well stand still for a second.
 const SHORT_MS: u32 = 4_000;
@@ -20,7 +20,7 @@ fn a_holder_that_dies_or_is_cut_off_keeps_nobody_out_for_longer_than_its_session
     if !all_there(test) {
         return;
     }
-    against_both(test, |scene| async move {
+    against_both_alone(test, |scene| async move {
         let mut stage = Stage::new(scene).await;
         let pairs = [
             ("quorate-lock:curator", "curator-mutex"),

@@ -6,7 +6,7 @@ use quorate_recipes::{Barrier, Counter, CounterFormat, DoubleBarrier, Number};
 
 use super::contender::{Contender, STEP_LIMIT};
 use super::{POLL, Stage, all_there};
-use crate::against_both;
+use crate::against_both_alone;
 
 const CHANGES: i64 = 20;
 const ALL_DONE: &str = "done 20";
@@ -23,7 +23,7 @@ fn counters_and_barriers_are_shared_with_curator_and_kazoo() {
     if !all_there(test) {
         return;
     }
-    against_both(test, |scene| async move {
+    against_both_alone(test, |scene| async move {
         let mut stage = Stage::new(scene).await;
         numbers(&mut stage).await;
         barriers(&mut stage).await;

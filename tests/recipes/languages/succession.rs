@@ -7,7 +7,7 @@ use quorate_recipes::{Election, StopReason};
 
 use super::referee::Referee;
 use super::{Stage, all_there};
-use crate::against_both;
+use crate::against_both_alone;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -23,7 +23,7 @@ fn a_latch_of_curator_lets_the_candidate_go_first_that_leadership_was_sent_to() 
     if !all_there(test) {
         return;
     }
-    against_both(test, |scene| async move {
+    against_both_alone(test, |scene| async move {
         let mut stage = Stage::new(scene).await;
         let path = "/handed-over";
         let candidate = async |name: &str| {

@@ -2,7 +2,7 @@
 //! that does not exclude.
 
 use super::{Contender, Stage, all_there};
-use crate::against_both;
+use crate::against_both_alone;
 
 const RECIPES: [&str; 9] = [
     "curator-mutex",
@@ -69,7 +69,7 @@ fn locks_of_different_libraries_exclude_each_other_where_the_documentation_says_
     if !all_there(test) {
         return;
     }
-    against_both(test, |scene| async move {
+    against_both_alone(test, |scene| async move {
         let mut stage = Stage::new(scene).await;
         let mut pairs = Vec::new();
         for (row, holder) in RECIPES.iter().enumerate() {

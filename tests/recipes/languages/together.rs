@@ -2,7 +2,7 @@
 
 use super::contender::Contender;
 use super::{Stage, all_there};
-use crate::against_both;
+use crate::against_both_alone;
 
 /// Each excludes each of its line.
 const COMBINATIONS: [&[&str]; 16] = [
@@ -73,7 +73,7 @@ fn ours_and_those_of_other_languages_exclude_each_other() {
     if !all_there(test) {
         return;
     }
-    against_both(test, |scene| async move {
+    against_both_alone(test, |scene| async move {
         let mut stage = Stage::new(scene).await;
         let mut groups = Vec::new();
         for (number, recipes) in COMBINATIONS.iter().enumerate() {
