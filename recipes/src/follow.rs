@@ -6,11 +6,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use quorate_client::tree::{Change, Node, Tree};
-use quorate_client::{Client, Reason, SessionId, Stat, Zxid};
+use quorate_client::{Client, Reason, Stat, Zxid};
 
 use crate::Error;
 use crate::directory::{Kind, refuse_others};
-use crate::patience::renewed;
 
 /// Reads under way at a time.
 const PIPELINED: usize = 256;
@@ -80,13 +79,8 @@ pub(crate) enum Step<E> {
 /// The entries, and how they change.
 #[derive(Debug)]
 pub(crate) struct Follow<E> {
-    client: Client,
     directory: String,
     tree: Tree,
-    /// A tree ends with the session that a read of it was made with, also where another begins.
-    has_ended: bool,
-    /// The one that the tree was opened with.
-    session: Option<SessionId>,
     entries: BTreeMap<String, E>,
     ready: VecDeque<(String, Step<E>)>,
     /// What was logged.
@@ -100,11 +94,8 @@ impl<E: Entry> Follow<E> {
             refuse_others(directory, &node.data, kind)?;
         }
         let mut follow = Self {
-            client: client.clone(),
             directory: directory.to_owned(),
             tree,
-            has_ended: false,
-            session: client.session(),
             entries: BTreeMap::new(),
             ready: VecDeque::new(),
             strangers: BTreeSet::new(),
@@ -118,7 +109,7 @@ impl<E: Entry> Follow<E> {
         &self.entries
     }
 
-    /// As [`Tree::next`], but that it goes on with the client's next session. Cancel safe.
+    /// As [`Tree::next`], but that the end of a session is no error where another follows. Cancel safe.
     pub(crate) async fn next(&mut self) -> Option<Result<Step<E>, quorate_client::Error>> {
         loop {
             if let Some((name, step)) = self.ready.pop_front() {
@@ -131,37 +122,12 @@ impl<E: Entry> Follow<E> {
                 }
                 return Some(Ok(step));
             }
-            if self.has_ended {
-                if !renewed(&self.client, self.session).await {
-                    return None;
-                }
-                let session = self.client.session();
-                match self.client.tree(&self.directory).await {
-                    Ok(tree) => self.tree = tree,
-                    Err(error) if error.needs_new_session() => {
-                        self.session = session;
-                        continue;
-                    }
-                    Err(error) => {
-                        // Any session will do.
-                        self.session = None;
-                        return Some(Err(error));
-                    }
-                }
-                (self.has_ended, self.session) = (false, session);
-                return Some(Ok(self.resynced()));
-            }
-            let Some(change) = self.tree.next().await else {
-                self.has_ended = true;
-                continue;
-            };
+            // It ends when there will be no other session.
+            let change = self.tree.next().await?;
             match change {
-                Err(error) => {
-                    self.has_ended = error.needs_new_session();
-                    if !self.has_ended {
-                        return Some(Err(error));
-                    }
-                }
+                // The next session will show what is so.
+                Err(error) if error.needs_new_session() => {}
+                Err(error) => return Some(Err(error)),
                 Ok(Change::Resynced(_)) => return Some(Ok(self.resynced())),
                 Ok(Change::Put { path, new, .. }) => {
                     if let Some(name) = self.name_of(&path) {

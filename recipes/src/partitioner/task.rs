@@ -23,7 +23,7 @@ use super::guard::{Release, Shared};
 use super::{Partitioner, PartitionerState, View};
 use crate::follow::join;
 use crate::group::Membership;
-use crate::patience::{Patience, renewed};
+use crate::patience::Patience;
 
 pub(super) type Assign = dyn Fn(&View<'_>) -> BTreeMap<String, String> + Send + Sync;
 
@@ -221,45 +221,13 @@ impl Task {
                 }
             }
             let goes_on = match self.wait().await {
-                Ok(true) => true,
-                Ok(false) => self.reopen().await,
-                Err(error) if error.needs_new_session() => self.reopen().await,
+                Ok(goes_on) => goes_on,
                 Err(error) => patience.outlast(&self.client, self.session, &error).await,
             };
             if !goes_on {
                 return PartitionerState::Failed;
             }
         }
-    }
-
-    /// Follows the directory with the client's next session: a tree ends with the one that a read of it
-    /// was made with. `false` if there will be none.
-    async fn reopen(&mut self) -> bool {
-        let mut patience = Patience::new();
-        let mut ended = self.session;
-        loop {
-            if !renewed(&self.client, ended).await {
-                return false;
-            }
-            let session = self.client.session();
-            match self.open().await {
-                Ok(()) => return true,
-                Err(error) if error.needs_new_session() => ended = session,
-                Err(error) => {
-                    // Any session will do.
-                    ended = None;
-                    if !patience.outlast(&self.client, session, &error).await {
-                        return false;
-                    }
-                }
-            }
-        }
-    }
-
-    async fn open(&mut self) -> Result<(), quorate_client::Error> {
-        self.tree = self.client.tree(&self.path).await?;
-        self.events = self.client.watch(&self.owners).recursive().await?;
-        Ok(())
     }
 
     /// Tells the others to do without us.
