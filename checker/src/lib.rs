@@ -33,8 +33,12 @@ mod sightings;
 mod tally;
 pub mod tree;
 mod watches;
+mod wire;
 
 pub use history::History;
 pub use judge::{Report, check};
 pub use promise::{Promise, Violation};
 pub use tally::Tally;
+
+#[cfg(test)]
+mod tests;
