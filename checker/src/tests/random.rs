@@ -168,7 +168,7 @@ fn set_watches(dice: &mut Dice, since: i64) -> Request {
 }
 
 pub(super) fn world_of(seed: u64, steps: u32) -> World {
-    let mut dice = Dice(seed, seed % 4 == 0);
+    let mut dice = Dice(seed, seed.is_multiple_of(4));
     let mut world = World::new();
     let mut count = 0;
     let mut open: Vec<u32> = (1..=4)
@@ -271,4 +271,22 @@ fn a_quiet_history_is_clean() {
     world.ask(connection, set("/a", "1"));
     world.ask(connection, super::get("/a"));
     assert_clean(&world.finish());
+}
+
+/// The simulation makes some ten million operations to judge; this is what it can spare for each.
+const NANOS_PER_OPERATION_MAX: u128 = 20_000;
+
+#[test]
+#[ignore = "a measurement: cargo test --profile proof -p quorate-checker fast_enough -- --ignored"]
+fn judging_is_fast_enough() {
+    let histories: Vec<crate::History> = (0..40).map(|seed| world_of(seed, 500).finish()).collect();
+    let operations: usize = histories.iter().map(|it| it.operations.len()).sum();
+    let began = std::time::Instant::now();
+    let mut tally = crate::Tally::default();
+    for history in &histories {
+        tally.add(&crate::check(history).tally);
+    }
+    let each = began.elapsed().as_nanos() / operations as u128;
+    println!("{each} ns for each of {operations} operations; {tally:?}");
+    assert!(each < NANOS_PER_OPERATION_MAX);
 }
