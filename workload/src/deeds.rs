@@ -418,10 +418,7 @@ impl Deeds {
     fn perish(&mut self) -> Request {
         let number = self.dice.below(3);
         match self.dice.below(5) {
-            0 => self.create(
-                Places::reaped(&format!("c{number}")),
-                CreateKind::Container,
-            ),
+            0 => self.create(Places::reaped(&format!("c{number}")), CreateKind::Container),
             1 => self.create(
                 Places::reaped(&format!("c{number}/x")),
                 CreateKind::Ephemeral,
@@ -466,10 +463,7 @@ impl Deeds {
                 }
                 self.seen.insert(Path::clone(path), *stat);
             }
-            (
-                Request::GetData { path, .. },
-                Reply::Data { stat, .. },
-            )
+            (Request::GetData { path, .. }, Reply::Data { stat, .. })
             | (Request::Exists { path, .. } | Request::SetAcl { path, .. }, Reply::Stat(stat)) => {
                 self.seen.insert(Path::clone(path), *stat);
             }
@@ -477,7 +471,10 @@ impl Deeds {
                 Request::Create { path, kind, .. },
                 Reply::Path(created) | Reply::Created { path: created, .. },
             ) if kind.is_sequential() => {
-                let parent: Path = path.rsplit_once('/').map_or("", |(parent, _)| parent).into();
+                let parent: Path = path
+                    .rsplit_once('/')
+                    .map_or("", |(parent, _)| parent)
+                    .into();
                 if self.has_deleted.remove(&parent).is_some() {
                     self.recorder.mark("numbered after a deletion");
                 }

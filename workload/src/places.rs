@@ -72,11 +72,6 @@ impl Places {
         format!("{PROGRESS}/c{client}").into()
     }
 
-    /// The subtree of a path, if it is one of those that are searched.
-    pub(crate) fn subtree_of(path: &str) -> Option<u64> {
-        path.strip_prefix("/s")?.split('/').next()?.parse().ok()
-    }
-
     /// What has to be there before anything else is done.
     pub(crate) fn set_up(self, clients: &[u32]) -> Vec<Request> {
         let mut paths: Vec<Path> = [PROGRESS, REAPED, DESERTED].map(Path::from).into();

@@ -36,9 +36,7 @@ impl Recorder {
     #[must_use]
     pub fn new() -> Self {
         let begun = Instant::now();
-        Self::with_clock(move || {
-            u64::try_from(begun.elapsed().as_nanos()).unwrap_or(Moment::MAX)
-        })
+        Self::with_clock(move || u64::try_from(begun.elapsed().as_nanos()).unwrap_or(Moment::MAX))
     }
 
     /// With a clock that never goes back.

@@ -53,9 +53,7 @@ pub(crate) fn to_wire(request: &Request, is_old: bool) -> Option<Wire> {
         Request::Multi(parts) => Wire::Multi(parts.iter().map(part).collect::<Option<_>>()?),
         Request::GetData { path, watch } => Wire::GetData(watched(path, *watch)),
         Request::Exists { path, watch } => Wire::Exists(watched(path, *watch)),
-        Request::GetChildren { path, watch } if is_old => {
-            Wire::GetChildren(watched(path, *watch))
-        }
+        Request::GetChildren { path, watch } if is_old => Wire::GetChildren(watched(path, *watch)),
         Request::GetChildren { path, watch } => Wire::GetChildren2(watched(path, *watch)),
         Request::GetAcl { path } => Wire::GetAcl(path_only(path)),
         Request::CountDescendants { path } => Wire::GetAllChildrenNumber(path_only(path)),
@@ -196,11 +194,12 @@ pub(crate) fn reply_of(op: OpCode, body: &[u8]) -> Result<Reply, jute::Error> {
         Response::Data { data, stat } => data_of(data.as_deref(), stat),
         Response::Acl { acl, stat } => Reply::Acl { acl, stat },
         Response::Strings(names) => children(&names, None),
-        Response::Children { children: names, stat } => children(&names, Some(stat)),
+        Response::Children {
+            children: names,
+            stat,
+        } => children(&names, Some(stat)),
         Response::Count(count) => Reply::Count(count),
-        Response::Multi(results) => {
-            Reply::Results(results.into_iter().map(part_result).collect())
-        }
+        Response::Multi(results) => Reply::Results(results.into_iter().map(part_result).collect()),
         Response::Empty
         | Response::Proof
         | Response::WatchAdded
@@ -262,7 +261,10 @@ mod tests {
         };
         let asked = [
             (create(CreateKind::Persistent, false), OpCode::Create),
-            (create(CreateKind::EphemeralSequential, true), OpCode::Create2),
+            (
+                create(CreateKind::EphemeralSequential, true),
+                OpCode::Create2,
+            ),
             (create(CreateKind::Container, true), OpCode::CreateContainer),
             (create(CreateKind::Ttl { ms: 5 }, true), OpCode::CreateTtl),
             (
