@@ -1,6 +1,10 @@
 //! The simulation's command line.
 
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
 use clap::Parser;
+use quorate_sim::run::{Verdict, run};
 use tracing_subscriber::EnvFilter;
 
 /// Runs ensembles in simulation.
@@ -17,15 +21,36 @@ struct Arguments {
     trace: bool,
 }
 
-fn main() {
+fn main() -> ExitCode {
     let arguments = Arguments::parse();
     tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::from_default_env())
+        .with_env_filter(
+            EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("off")),
+        )
         .with_writer(std::io::stderr)
         .without_time()
+        .with_ansi(false)
         .init();
+    let mut kinds: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+    let (mut simulated, mut took, mut operations) = (0.0, 0.0, 0);
     for seed in arguments.seed..arguments.seed + arguments.count {
-        let verdict = quorate_sim::run::run(seed, arguments.trace);
-        eprintln!("{verdict:?}");
+        let Verdict { violations, hash, took: t, simulated: s, report, events, .. } =
+            run(seed, arguments.trace);
+        simulated += s.as_secs_f64();
+        took += t.as_secs_f64();
+        operations += report.tally.operations;
+        eprintln!("seed {seed} hash {hash:016x} events {events} operations {} simulated {:.0} s in {:.2} s; {} violations",
+            report.tally.operations, s.as_secs_f64(), t.as_secs_f64(), violations.len());
+        for what in violations.iter().take(6) {
+            eprintln!("    {}", &what.chars().take(300).collect::<String>());
+            let kind: String = what.chars().filter(|c| c.is_alphabetic() || *c == ' ' || *c == '-').take(40).collect();
+            let entry = kinds.entry(kind).or_insert((0, seed));
+            entry.0 += 1;
+        }
     }
+    eprintln!("{simulated:.0} s in {took:.1} s, {operations} operations");
+    for (kind, (count, seed)) in kinds {
+        eprintln!("{count:6} {kind} (seed {seed})");
+    }
+    ExitCode::SUCCESS
 }
