@@ -32,6 +32,8 @@ struct Seen {
     children_from: Option<Moment>,
     /// It numbers its children, or they were listed.
     is_counted: bool,
+    /// It may have children with numbers that nobody was told.
+    has_unknown_numbers: bool,
 }
 
 pub(super) struct Groups<'h> {
@@ -39,6 +41,7 @@ pub(super) struct Groups<'h> {
     /// By id; the root of each group stands for it.
     group: Vec<usize>,
     settled: Vec<bool>,
+    counted: Vec<bool>,
     ephemeral: BTreeSet<usize>,
     reaped: BTreeSet<usize>,
 }
@@ -74,7 +77,9 @@ impl<'h> Groups<'h> {
                 continue;
             };
             let is_tied = !settled[parent] || builder.seen[parent].is_counted;
-            if builder.seen[id].may_be_created && is_tied {
+            let may_be_created =
+                builder.seen[id].may_be_created || builder.seen[parent].has_unknown_numbers;
+            if may_be_created && is_tied {
                 union.tie(id, parent);
             }
         }
@@ -88,6 +93,7 @@ impl<'h> Groups<'h> {
         Self {
             ephemeral: groups_where(|seen| seen.is_temporary),
             reaped: groups_where(|seen| seen.is_reaped),
+            counted: builder.seen.iter().map(|seen| seen.is_counted).collect(),
             ids: builder.ids,
             group,
             settled,
@@ -113,6 +119,14 @@ impl<'h> Groups<'h> {
     /// Whether a znode outside of the group was there all along.
     pub(super) fn is_settled(&self, path: &str) -> bool {
         self.ids.get(path).is_some_and(|id| self.settled[*id])
+    }
+
+    /// The groups that depend on whether there is a znode at `path`.
+    pub(super) fn that_see(&self, path: &str) -> impl Iterator<Item = usize> {
+        let parent = parent_of(path).and_then(|parent| self.ids.get(parent));
+        let parent = parent.filter(|id| self.counted[**id] || !self.settled[**id]);
+        let here = self.ids.get(path);
+        here.into_iter().chain(parent).map(|id| self.group[*id])
     }
 
     pub(super) fn has_ephemerals(&self, group: usize) -> bool {
@@ -235,7 +249,10 @@ impl<'h> Builder<'h> {
                 self.use_child_of(target, it.call);
                 child = match reply {
                     Some(Reply::Path(path) | Reply::Created { path, .. }) => Some(self.id(path)),
-                    _ => None,
+                    _ => {
+                        self.seen[target].has_unknown_numbers |= !is_refused;
+                        None
+                    }
                 };
                 let seen = &mut self.seen[target];
                 // Of those without an answer nobody knows the path; their parent stands for them.
