@@ -42,6 +42,8 @@ pub(super) struct Groups<'h> {
     group: Vec<usize>,
     settled: Vec<bool>,
     counted: Vec<bool>,
+    /// The paths of each group, but for the root.
+    members: BTreeMap<usize, Vec<&'h str>>,
     ephemeral: BTreeSet<usize>,
     reaped: BTreeSet<usize>,
 }
@@ -90,7 +92,12 @@ impl<'h> Groups<'h> {
                 .map(|(id, _)| group[id])
                 .collect()
         };
+        let mut members: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
+        for (path, id) in builder.ids.iter().filter(|(path, _)| **path != "/") {
+            members.entry(group[*id]).or_default().push(path);
+        }
         Self {
+            members,
             ephemeral: groups_where(|seen| seen.is_temporary),
             reaped: groups_where(|seen| seen.is_reaped),
             counted: builder.seen.iter().map(|seen| seen.is_counted).collect(),
@@ -139,10 +146,8 @@ impl<'h> Groups<'h> {
     }
 
     pub(super) fn paths(&self, group: usize) -> impl Iterator<Item = &'h str> {
-        self.ids
-            .iter()
-            .filter(move |(path, id)| self.group[**id] == group && **path != "/")
-            .map(|(path, _)| *path)
+        let members = self.members.get(&group);
+        members.into_iter().flatten().copied()
     }
 
     /// For people.
