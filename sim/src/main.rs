@@ -16,6 +16,9 @@ struct Arguments {
     /// How many seeds, from there on.
     #[arg(long, default_value_t = 1)]
     count: u64,
+    /// Write the history of the last seed there, as JSON lines.
+    #[arg(long)]
+    history: Option<std::path::PathBuf>,
     /// Print every delivery.
     #[arg(long)]
     trace: bool,
@@ -34,16 +37,40 @@ fn main() -> ExitCode {
     let mut kinds: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     let (mut simulated, mut took, mut operations) = (0.0, 0.0, 0);
     for seed in arguments.seed..arguments.seed + arguments.count {
-        let Verdict { violations, hash, took: t, simulated: s, report, events, .. } =
-            run(seed, arguments.trace);
+        let Verdict {
+            violations,
+            hash,
+            took: t,
+            simulated: s,
+            report,
+            events,
+            history,
+            ..
+        } = run(seed, arguments.trace);
+        if let Some(path) = &arguments.history {
+            let written = std::fs::File::create(path)
+                .and_then(|file| history.write_to(std::io::BufWriter::new(file)));
+            if let Err(error) = written {
+                eprintln!("{error}");
+            }
+        }
         simulated += s.as_secs_f64();
         took += t.as_secs_f64();
         operations += report.tally.operations;
-        eprintln!("seed {seed} hash {hash:016x} events {events} operations {} simulated {:.0} s in {:.2} s; {} violations",
-            report.tally.operations, s.as_secs_f64(), t.as_secs_f64(), violations.len());
+        eprintln!(
+            "seed {seed} hash {hash:016x} events {events} operations {} simulated {:.0} s in {:.2} s; {} violations",
+            report.tally.operations,
+            s.as_secs_f64(),
+            t.as_secs_f64(),
+            violations.len()
+        );
         for what in violations.iter().take(6) {
             eprintln!("    {}", &what.chars().take(300).collect::<String>());
-            let kind: String = what.chars().filter(|c| c.is_alphabetic() || *c == ' ' || *c == '-').take(40).collect();
+            let kind: String = what
+                .chars()
+                .filter(|c| c.is_alphabetic() || *c == ' ' || *c == '-')
+                .take(40)
+                .collect();
             let entry = kinds.entry(kind).or_insert((0, seed));
             entry.0 += 1;
         }

@@ -39,6 +39,8 @@ pub struct Nemesis {
     damaged: BTreeMap<u64, Option<i64>>,
     /// Servers that may refuse to start, as their disks were tampered with.
     flipped: BTreeSet<u64>,
+    /// Faults that are over when their server has been started again.
+    until_restart: Vec<(u64, usize)>,
     violations: Vec<String>,
 }
 
@@ -75,6 +77,7 @@ impl Nemesis {
             faults: Vec::new(),
             damaged: BTreeMap::new(),
             flipped: BTreeSet::new(),
+            until_restart: Vec::new(),
             violations: Vec::new(),
         }
     }
@@ -270,6 +273,13 @@ impl Nemesis {
             }
             Undo::Restart(id) => {
                 ensemble.start(id);
+                let now = self.now();
+                for (_, fault) in self
+                    .until_restart
+                    .extract_if(.., |(server, _)| *server == id)
+                {
+                    self.faults[fault].to = Some(now);
+                }
                 return;
             }
         };
@@ -285,7 +295,7 @@ impl Nemesis {
         for (id, why) in ensemble.bury() {
             match why {
                 Ok(()) => {
-                    self.flipped.remove(&id);
+                    self.undo.push((now + SUPERVISOR, Undo::Restart(id)));
                 }
                 Err(why) if self.flipped.contains(&id) && is_refusal(&why) => {
                     // Found out: the operator takes it from here.
@@ -389,8 +399,8 @@ impl Nemesis {
             FaultClass::Restart => {
                 let fault = self.begin(class, vec![victim]);
                 ensemble.stop(victim);
-                // Found ended and started again by those who look after it.
-                self.faults[fault].to = Some(self.now());
+                // Found ended, and started again, by those who look after it.
+                self.until_restart.push((victim, fault));
             }
             FaultClass::Partition => self.part(ensemble, victim, until),
             FaultClass::Reset => {
@@ -444,7 +454,7 @@ impl Nemesis {
                 if let Some(disk) = ensemble.disk(victim) {
                     disk.memory().fail_sync(self.random.random_range(1..4));
                 }
-                self.faults[fault].to = Some(self.now());
+                self.until_restart.push((victim, fault));
             }
             FaultClass::WriteFails => {
                 let fault = self.begin(class, vec![victim]);
@@ -452,7 +462,7 @@ impl Nemesis {
                     let nth = self.random.random_range(1..4);
                     disk.memory().fail_write(nth, std::io::ErrorKind::Other);
                 }
-                self.faults[fault].to = Some(self.now());
+                self.until_restart.push((victim, fault));
             }
             FaultClass::BitFlip => {
                 if self.may_destroy() {

@@ -169,9 +169,10 @@ async fn live(plan: Plan, prints: bool) -> Verdict {
     history.faults = nemesis.faults().to_vec();
     history.log = Some(ensemble.witnesses.log());
     let compared = ensemble.witnesses.comparisons();
-    history
-        .marks
-        .insert("snapshot installed".to_owned(), compared.snapshots_installed);
+    history.marks.insert(
+        "snapshot installed".to_owned(),
+        compared.snapshots_installed,
+    );
     let report = check(&history);
     violations.extend(report.violations.iter().map(ToString::to_string));
     violations.extend(report.undecided.iter().cloned());
