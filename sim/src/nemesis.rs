@@ -316,7 +316,7 @@ impl Nemesis {
         }
         let applied = ensemble.applied();
         let caught_up = |id: &u64, goal: i64| {
-            applied.get(id).is_some_and(|zxid| zxid.0 > goal) && ensemble.votes(*id)
+            applied.get(id).is_some_and(|zxid| zxid.0 > goal) && ensemble.is_whole()
         };
         self.damaged
             .retain(|id, goal| goal.is_none_or(|goal| !caught_up(id, goal)));
@@ -421,14 +421,15 @@ impl Nemesis {
             FaultClass::Slow => {
                 let by = Duration::from_millis(self.random.random_range(20..800));
                 let ways = self.ways_of(ensemble, victim);
-                let fault = self.begin(class, vec![victim]);
+                // A leader that is slow is so for all.
+                let fault = self.begin(class, Vec::new());
                 for (from, to) in &ways {
                     ensemble.network.slow_down(*from, *to, Some(by));
                 }
                 self.undo.push((until, Undo::SpeedUp(ways, fault)));
             }
             FaultClass::Loss => {
-                let fault = self.begin(class, ensemble.ids());
+                let fault = self.begin(class, Vec::new());
                 let loss = self.random.random_range(0.01..0.4);
                 ensemble.network.set_loss(loss);
                 self.undo.push((until, Undo::StopLosing(fault)));

@@ -8,6 +8,7 @@
 
 mod applied;
 mod apply;
+pub mod canary;
 mod command;
 mod configure;
 mod digest;

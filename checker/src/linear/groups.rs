@@ -283,7 +283,8 @@ impl<'h> Builder<'h> {
                 }
             }
         }
-        if let (Request::Delete { .. }, false) = (part, is_refused) {
+        // Refused ones as well: whether there were children mattered to them.
+        if let Request::Delete { .. } = part {
             self.seen[target].may_be_deleted = true;
         }
         // Whoever asks for a path may meet its parent in any state.

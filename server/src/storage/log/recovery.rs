@@ -478,7 +478,9 @@ impl Recovered {
             if let Some(torn) = &self.torn {
                 write_zeros(&*active.file, torn.start, torn.end).map_err(failed("write"))?;
             }
-            let rewrite = self.last_batch.take().filter(|_| !self.sealed);
+            // Seals as well: the sync of one may have failed, or never returned, and what is read now
+            // may be in memory only. What follows it must not outlive it.
+            let rewrite = self.last_batch.take();
             if let Some((offset, bytes)) = &rewrite {
                 write_all_at(&*active.file, bytes, *offset).map_err(failed("write"))?;
             }
