@@ -30,7 +30,7 @@ struct Seen {
     is_reaped: bool,
     /// The first time that somebody asked for a child.
     children_from: Option<Moment>,
-    /// It numbers its children, or they were listed.
+    /// It numbers its children, or they were listed, or were in the way of a delete.
     is_counted: bool,
     /// It may have children with numbers that nobody was told.
     has_unknown_numbers: bool,
@@ -244,7 +244,8 @@ impl<'h> Builder<'h> {
         is_refused: bool,
     ) {
         let target = self.id(target_of(part));
-        if let Request::GetChildren { .. } = part {
+        // A delete, refused or not, depends on whether there are children.
+        if let Request::GetChildren { .. } | Request::Delete { .. } = part {
             self.seen[target].is_counted = true;
         }
         let mut child = Some(target);

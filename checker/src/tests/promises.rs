@@ -722,6 +722,25 @@ fn a_number_that_nobody_was_told_makes_a_znode_all_the_same() {
 }
 
 #[test]
+fn a_delete_refused_for_its_children_is_no_fault_although_nothing_else_ties_them() {
+    let mut world = World::new();
+    let one = world.open(1, 1);
+    world.ask(one, create("/a"));
+    world.ask(one, create("/a/x"));
+    let delete = Request::Delete {
+        path: "/a".into(),
+        version: -1,
+    };
+    world.ask(one, delete);
+    let history = world.finish();
+    assert_clean(&history);
+    let mut lost = history;
+    lost.log = None;
+    lost.operations.remove(1);
+    assert_broken(&lost, Promise::WritesAreLinearizable);
+}
+
+#[test]
 fn a_refusal_that_never_got_to_the_log_is_no_fault() {
     let mut world = World::new();
     let one = world.open(1, 1);
