@@ -208,7 +208,7 @@ impl TwoPhaseCommit {
         let record = Record {
             recipe: Kind::TwoPhaseCommit,
             coordinator: self.identity.clone(),
-            mark: format!("{:032x}", rand::random::<u128>()),
+            mark: format!("{:032x}", self.client.randomness().number()),
             participants,
             timeout_ms: u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX),
             decision: None,
@@ -533,7 +533,7 @@ impl Round {
     /// by the version, so that one of them knows that it is the last.
     async fn finish(&self, child: &str) -> Result<(), Error> {
         let (payload, own) = (self.child(PAYLOAD), self.child(child));
-        let mut backoff = waiting::Backoff::new();
+        let mut backoff = waiting::Backoff::new(&self.client);
         for attempt in 0..FINISH_ATTEMPTS {
             if attempt > 0 {
                 backoff.wait().await;
