@@ -8,6 +8,7 @@
 
 mod applied;
 mod apply;
+mod audit;
 mod command;
 mod configure;
 mod digest;
@@ -22,6 +23,7 @@ mod tree;
 mod watches;
 
 pub use applied::{Applied, Change, ChangeKind, Reply, SessionEvent, SessionGrant};
+pub use audit::Flaw;
 pub use command::{Action, Command, CommandError, Connection, Origin, Rules, SentPassword, Write};
 pub use configure::Configuration;
 pub use error::OpError;
