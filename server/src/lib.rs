@@ -9,6 +9,7 @@ pub mod clock;
 pub mod config;
 pub mod consensus;
 pub mod metrics;
+pub mod offline;
 pub mod peer_port;
 pub mod random;
 pub mod replica;

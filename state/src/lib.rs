@@ -30,7 +30,7 @@ pub use error::OpError;
 pub use expiry::ExpiryQueue;
 pub use read::{Query, Reader};
 pub use sessions::Session;
-pub use snapshot::{SnapshotError, StateView};
+pub use snapshot::{SnapshotError, StateView, last_zxid_of_snapshot};
 pub use state::State;
 pub use tree::acl::permits;
 pub use watches::{Event, WatchKind, WatchSummary, WatchTable, WatcherType, rearm};
