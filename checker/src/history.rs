@@ -228,7 +228,7 @@ pub enum Request {
         identity: Id,
     },
     CloseSession,
-    /// Anything else: judged for its answer's place and zxid only. It must not be a write.
+    /// Anything else: judged for its answer's place and zxid only. It must not change anything.
     Other {
         name: String,
     },
@@ -489,6 +489,11 @@ pub enum LogCommand {
     Reap {
         paths: Vec<Path>,
         never_used_ms: i64,
+    },
+    /// The ensemble's members, as `server.N=...` lines, each with its line end. Empty: a server alone.
+    Configure {
+        members: String,
+        changed_ms: i64,
     },
     /// A write that this vocabulary has no words for: what comes after it cannot be judged.
     Unknown {
