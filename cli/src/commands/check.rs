@@ -66,7 +66,11 @@ fn print(report: &Report, out: &mut dyn Write) -> io::Result<()> {
             "server {} of ensemble {:016x}, with data since {:016x}",
             owner.server, owner.cluster, owner.incarnation
         )?,
-        None => writeln!(out, "{} belongs to no server yet", report.data_dir.display())?,
+        None => writeln!(
+            out,
+            "{} belongs to no server yet",
+            report.data_dir.display()
+        )?,
     }
     if let Some(log) = &report.log {
         print_log(log, out)?;
@@ -88,7 +92,12 @@ fn print(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "snapshots: {}", report.snapshots.len())?;
     }
     for snapshot in &report.snapshots {
-        write!(out, "  {}: {} bytes", snapshot.path.display(), snapshot.bytes)?;
+        write!(
+            out,
+            "  {}: {} bytes",
+            snapshot.path.display(),
+            snapshot.bytes
+        )?;
         if let Some(last) = snapshot.last {
             write!(out, ", up to entry {}", Place(last))?;
         }
@@ -126,7 +135,11 @@ fn print_log(log: &LogSummary, out: &mut dyn Write) -> io::Result<()> {
     }
     if let Some(vote) = log.vote {
         let elected = if vote.elected { ", who leads" } else { "" };
-        write!(out, ", vote for server {} in term {}{elected}", vote.server, vote.term)?;
+        write!(
+            out,
+            ", vote for server {} in term {}{elected}",
+            vote.server, vote.term
+        )?;
     }
     writeln!(out, "{}", if log.sealed { ", sealed" } else { "" })
 }
@@ -183,7 +196,12 @@ impl fmt::Display for State<'_> {
         write!(
             f,
             "zxid {:#x}, digest {:#018x}, {} znodes ({} ephemeral), {} sessions, {} bytes",
-            state.zxid, state.digest, state.znodes, state.ephemerals, state.sessions, state.data_bytes
+            state.zxid,
+            state.digest,
+            state.znodes,
+            state.ephemerals,
+            state.sessions,
+            state.data_bytes
         )
     }
 }

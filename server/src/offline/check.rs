@@ -214,7 +214,9 @@ pub fn check(folders: &Folders) -> Result<Report, StorageError> {
     let snapshots = folders.snapshots()?;
     let states = check_snapshots(&snapshots, &mut report)?;
     match folders.outlook() {
-        Ok(Some(outlook)) => check_log(folders, &snapshots, &outlook, &scanned, states, &mut report),
+        Ok(Some(outlook)) => {
+            check_log(folders, &snapshots, &outlook, &scanned, states, &mut report)
+        }
         Ok(None) => refuse(
             &mut report,
             &StorageError::Missing {
@@ -313,7 +315,14 @@ fn check_log(
             let applied = loaded.last_applied.map(to_entry_id);
             check_overruled(log, &outlook.entries, applied, report);
             let upto = log.committed.map(|committed| committed.index);
-            check_end(folders, &outlook.entries, loaded.state, applied, upto, report);
+            check_end(
+                folders,
+                &outlook.entries,
+                loaded.state,
+                applied,
+                upto,
+                report,
+            );
         }
         Err(error) => refuse(report, &error),
     }
@@ -331,7 +340,12 @@ fn note_scan(outlook: &Outlook, scanned: &[Scanned], report: &mut Report) {
         }
         report.problems.push(found);
     }
-    for path in &outlook.useless {
+    // Beside the next segment, made ahead, which is nothing to tell.
+    let is_spare = |path: &PathBuf| {
+        let segment = scanned.iter().find(|segment| segment.path == *path);
+        segment.is_some_and(|segment| segment.batches == 0 && segment.damage.is_empty())
+    };
+    for path in outlook.useless.iter().filter(|path| !is_spare(path)) {
         report.notes.push(format!(
             "{} holds nothing that counts: a start removes it",
             path.display()
@@ -382,14 +396,12 @@ fn check_steps(
             continue;
         }
         // Loaded once more: applying changes it.
-        let (Ok(mut state), Some(zxids)) = (
-            snapshot_io::read_state(older),
-            ZxidBase::of_snapshot(older),
-        ) else {
+        let (Ok(mut state), Some(zxids)) =
+            (snapshot_io::read_state(older), ZxidBase::of_snapshot(older))
+        else {
             continue;
         };
-        let applied =
-            replay::apply_range(&mut state, zxids, entries, Some(from.index), upto.index);
+        let applied = replay::apply_range(&mut state, zxids, entries, Some(from.index), upto.index);
         // What cannot be read was told.
         if applied.is_ok() && state.digest() != expected.digest() {
             report.problems.push(Problem {
@@ -414,9 +426,7 @@ fn check_overruled(
 ) {
     let Some(applied) = applied else { return };
     let found = entries.iter().map(|entry| entry.id);
-    let found = found
-        .chain(log.purged)
-        .find(|id| id.index == applied.index);
+    let found = found.chain(log.purged).find(|id| id.index == applied.index);
     if let Some(keep) = snapshot_io::contradicted(log, found, applied) {
         let from = keep.map_or(0, |keep| keep.index + 1);
         report.notes.push(format!(

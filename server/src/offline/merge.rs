@@ -130,7 +130,10 @@ impl fmt::Display for Difference {
                 agreed.index, agreed.term
             ),
             Self::Zxids { servers: (a, b) } => {
-                write!(f, "servers {a} and {b} give the same entries different zxids")
+                write!(
+                    f,
+                    "servers {a} and {b} give the same entries different zxids"
+                )
             }
         }
     }
@@ -239,7 +242,9 @@ impl Source {
 pub fn merge(sources: &[Source]) -> Result<Merged, MergeError> {
     let mut seen = BTreeSet::new();
     for source in sources {
-        let expected = sources.first().map_or(source.cluster, |first| first.cluster);
+        let expected = sources
+            .first()
+            .map_or(source.cluster, |first| first.cluster);
         if source.cluster != expected {
             return Err(MergeError::Foreign {
                 path: source.path.clone(),
@@ -383,7 +388,8 @@ fn on_a_majority(best: &Source, sources: &[Source]) -> Option<u64> {
                     && source.log.vote.is_none_or(|vote| vote.term <= id.term)
             })
         };
-        let has_majority = |set: &Vec<u64>| 2 * set.iter().filter(|server| holds(server)).count() > set.len();
+        let has_majority =
+            |set: &Vec<u64>| 2 * set.iter().filter(|server| holds(server)).count() > set.len();
         !sets.is_empty() && sets.iter().all(has_majority)
     };
     let ids = best.entries.iter().rev().map(|entry| entry.id);

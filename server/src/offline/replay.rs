@@ -47,7 +47,10 @@ pub enum Contents {
 pub fn read(entry: &LogEntry) -> Result<Contents, Unreadable> {
     let index = entry.id.index;
     let unreadable = |what: String| Unreadable { index, what };
-    match to_entry(entry.clone()).map_err(|error| unreadable(error.to_string()))?.payload {
+    match to_entry(entry.clone())
+        .map_err(|error| unreadable(error.to_string()))?
+        .payload
+    {
         EntryPayload::Blank => Ok(Contents::Blank),
         EntryPayload::Normal(proposal) => Command::decode(&proposal.0)
             .map(|command| Contents::Command(Box::new(command)))

@@ -23,11 +23,7 @@ pub(super) fn begin(out: &mut dyn Write) -> io::Result<()> {
     write(&Line::Log, out)
 }
 
-pub(super) fn entry(
-    entry: &LogEntry,
-    zxids: ZxidBase,
-    out: &mut dyn Write,
-) -> io::Result<()> {
+pub(super) fn entry(entry: &LogEntry, zxids: ZxidBase, out: &mut dyn Write) -> io::Result<()> {
     let zxid: Zxid = zxids.zxid(entry.id.index);
     let term = entry.id.term;
     let entry = match replay::read(entry) {

@@ -130,7 +130,9 @@ fn dump(matches: &ArgMatches) -> Result<Exit, Failure> {
         let zxids = known(zxids)?;
         files::print(|out| {
             json::begin(out)?;
-            wanted.into_iter().try_for_each(|entry| json::entry(entry, zxids, out))
+            wanted
+                .into_iter()
+                .try_for_each(|entry| json::entry(entry, zxids, out))
         })?;
     } else {
         files::print(|out| {
@@ -283,7 +285,10 @@ fn text_batch(
 
 fn vote_words(vote: SavedVote) -> String {
     let elected = if vote.committed { ", who leads" } else { "" };
-    format!("vote for server {} in term {}{elected}", vote.server, vote.term)
+    format!(
+        "vote for server {} in term {}{elected}",
+        vote.server, vote.term
+    )
 }
 
 fn json_batch(
@@ -404,12 +409,22 @@ fn print_text(
         )?;
     }
     for (first, last) in &merged.missing {
-        writeln!(out, "entries {first} to {last} are committed, and in none of these logs any more")?;
+        writeln!(
+            out,
+            "entries {first} to {last} are committed, and in none of these logs any more"
+        )?;
     }
     for (server, first, last) in &merged.overruled {
-        writeln!(out, "server {server} holds entries {first} to {last} that were overruled, or will be")?;
+        writeln!(
+            out,
+            "server {server} holds entries {first} to {last} that were overruled, or will be"
+        )?;
     }
-    let uncertain = merged.entries.iter().filter(|entry| !entry.is_certain).count();
+    let uncertain = merged
+        .entries
+        .iter()
+        .filter(|entry| !entry.is_certain)
+        .count();
     if uncertain > 0 {
         writeln!(out, "{uncertain} more entries may be committed")?;
     }

@@ -16,14 +16,22 @@ use quorate_state::{Action, Command, Write};
 pub(super) fn line(entry: &LogEntry, zxids: Option<ZxidBase>) -> String {
     let mut line = format!("{:>8}", entry.id.index);
     match zxids {
-        Some(zxids) => push(&mut line, format_args!("  {:#x}", zxids.zxid(entry.id.index).0)),
+        Some(zxids) => push(
+            &mut line,
+            format_args!("  {:#x}", zxids.zxid(entry.id.index).0),
+        ),
         None => line.push_str("  -"),
     }
     push(&mut line, format_args!("  term {}", entry.id.term));
     match replay::read(entry) {
         Ok(Contents::Blank) => line.push_str("  a new leader's first entry"),
-        Ok(Contents::Membership { servers, voters, .. }) => {
-            push(&mut line, format_args!("  members {servers:?}, of whom {voters:?} vote"));
+        Ok(Contents::Membership {
+            servers, voters, ..
+        }) => {
+            push(
+                &mut line,
+                format_args!("  members {servers:?}, of whom {voters:?} vote"),
+            );
         }
         Ok(Contents::Command(command)) => {
             push(&mut line, format_args!("  {}  ", time(command.time_ms)));
@@ -56,7 +64,10 @@ fn describe(command: &Command, line: &mut String) {
     match &command.action {
         Action::OpenSession { timeout_ms, .. } => push(
             line,
-            format_args!("open a session at server {} (timeout {timeout_ms} ms)", from.server),
+            format_args!(
+                "open a session at server {} (timeout {timeout_ms} ms)",
+                from.server
+            ),
         ),
         Action::AttachSession {
             session,
@@ -89,7 +100,10 @@ fn describe(command: &Command, line: &mut String) {
             describe_write(write, line);
         }
         Action::Reap { paths, .. } => {
-            push(line, format_args!("delete if still due: {}", paths.join(" ")));
+            push(
+                line,
+                format_args!("delete if still due: {}", paths.join(" ")),
+            );
         }
         Action::Marker { .. } => push(
             line,
@@ -114,7 +128,10 @@ fn describe_write(write: &Write, line: &mut String) {
         Write::SetData(set) => describe_set(set, line),
         Write::SetAcl(set) => {
             let (path, entries) = (set.path.escape_debug(), set.acl.len());
-            push(line, format_args!("set the ACL of {path} ({entries} entries)"));
+            push(
+                line,
+                format_args!("set the ACL of {path} ({entries} entries)"),
+            );
             describe_version(set.version, line);
         }
         Write::Multi(ops) => {
@@ -149,7 +166,10 @@ fn describe_create(create: &request::Create, line: &mut String) {
         Ok(CreateMode::Persistent) => {}
         Ok(mode) => {
             let (ephemeral, sequential, container) = (
-                matches!(mode, CreateMode::Ephemeral | CreateMode::EphemeralSequential),
+                matches!(
+                    mode,
+                    CreateMode::Ephemeral | CreateMode::EphemeralSequential
+                ),
                 mode.is_sequential(),
                 mode == CreateMode::Container,
             );
@@ -169,13 +189,19 @@ fn describe_create(create: &request::Create, line: &mut String) {
 }
 
 fn describe_container(create: &request::Create, line: &mut String) {
-    push(line, format_args!("create {} container", create.path.escape_debug()));
+    push(
+        line,
+        format_args!("create {} container", create.path.escape_debug()),
+    );
     describe_data(create.data.as_deref(), line);
 }
 
 fn describe_ttl(create: &request::CreateTtl, line: &mut String) {
     let path = create.path.escape_debug();
-    push(line, format_args!("create {path} with a TTL of {} ms", create.ttl_ms));
+    push(
+        line,
+        format_args!("create {path} with a TTL of {} ms", create.ttl_ms),
+    );
     describe_data(create.data.as_deref(), line);
 }
 
