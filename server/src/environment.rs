@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::clock::{Clock, SystemClock};
 use crate::network::{Network, SystemNetwork};
 use crate::random::{Randomness, SystemRandomness};
+use crate::replica::Witness;
 use crate::storage::file::Disk;
 
 /// The world around one server.
@@ -15,6 +16,8 @@ pub struct Environment {
     pub network: Arc<dyn Network>,
     /// `None`: the operating system's, with a lock on the folders that keeps other processes out.
     pub disk: Option<Arc<dyn Disk>>,
+    /// Who is told of all that is applied, if anybody.
+    pub witness: Option<Arc<dyn Witness>>,
 }
 
 impl Environment {
@@ -25,6 +28,7 @@ impl Environment {
             randomness: Arc::new(SystemRandomness),
             network: Arc::new(SystemNetwork),
             disk: None,
+            witness: None,
         }
     }
 }

@@ -85,6 +85,8 @@ pub trait SimulatedStream: Send + Sync + 'static {
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
     /// Ends the direction in which this side sends.
     fn shutdown(&self);
+    /// Ends the connection when what was sent is not acknowledged for so long.
+    fn give_up_after(&self, patience: Duration);
 }
 
 /// One end of a simulated connection.
@@ -148,8 +150,12 @@ impl Stream {
     pub fn prepare_for_peer(&self) -> io::Result<()> {
         use rustix::net::sockopt;
 
-        let Self::Tcp(stream) = self else {
-            return Ok(());
+        let stream = match self {
+            Self::Tcp(stream) => stream,
+            Self::Simulated(stream) => {
+                stream.give_up_after(UNACKNOWLEDGED_MAX);
+                return Ok(());
+            }
         };
         let milliseconds = u32::try_from(UNACKNOWLEDGED_MAX.as_millis()).unwrap_or(u32::MAX);
         stream.set_nodelay(true)?;

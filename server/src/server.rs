@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_protocol::{SessionId, Zxid};
-use quorate_state::Rules;
+use quorate_state::{Rules, State};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::consensus::formation::{FormationError, Plan, draw_incarnation};
 use crate::consensus::membership::MemberRules;
 use crate::consensus::{
-    Admission, Consensus, ConsensusError, Incarnation, Parts, Stopped, log_store::LogStore,
+    Admission, Consensus, ConsensusError, Incarnation, Parts, Role, Stopped, log_store::LogStore,
     snapshot_io,
 };
 use crate::environment::Environment;
@@ -71,6 +71,7 @@ impl From<ConsensusError> for StartError {
 pub struct Server {
     address: SocketAddr,
     consensus: Arc<Consensus>,
+    replica: Arc<Replica>,
     log: Arc<Log>,
     /// Stops the tasks below.
     stop: CancellationToken,
@@ -119,6 +120,7 @@ impl Server {
             randomness,
             network,
             disk,
+            witness,
         } = environment;
         let listener =
             crate::client_port::listener::bind(&*network, &config).map_err(|source| {
@@ -203,6 +205,7 @@ impl Server {
             Arc::clone(&sessions),
             Arc::clone(&metrics),
             Arc::clone(&clock),
+            witness,
         ));
         let admission = Arc::new(Admission::new(
             config.requests_outstanding_max as usize,
@@ -280,7 +283,7 @@ impl Server {
         )));
         let port = Arc::new(ClientPort::new(
             config,
-            replica,
+            Arc::clone(&replica),
             Arc::clone(&consensus),
             admission,
             sessions,
@@ -294,6 +297,7 @@ impl Server {
         Ok(Self {
             address,
             consensus,
+            replica,
             log,
             stop,
             client_port,
@@ -348,11 +352,22 @@ impl Server {
         self.consensus.reach(zxid).await;
     }
 
+    /// Looks at this server's copy of the state, which stands still for as long.
+    pub fn inspect<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        self.replica.inspect(look)
+    }
+
+    /// What this server is in the ensemble just now.
+    pub fn role(&self) -> Role {
+        self.consensus.role()
+    }
+
     /// Resolves when the server cannot go on: its storage has failed. Nothing was acknowledged that
     /// is not on disk. Cancel safe.
-    pub async fn failed(&mut self) -> String {
+    pub async fn failed(&self) -> String {
+        let mut storage_failed = self.storage_failed.clone();
         tokio::select! {
-            Ok(error) = self.storage_failed.wait_for(Option::is_some) => {
+            Ok(error) = storage_failed.wait_for(Option::is_some) => {
                 error.as_ref().map_or_else(String::new, ToString::to_string)
             }
             error = self.consensus.failed() => error,
