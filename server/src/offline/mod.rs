@@ -169,6 +169,11 @@ impl ZxidBase {
         Some(Self(zxid.0.checked_sub_unsigned(index)?))
     }
 
+    /// Of a log that gives index 0 this zxid.
+    pub fn new(zxid_of_0: i64) -> Self {
+        Self(zxid_of_0)
+    }
+
     /// The zxid of the entry at an index.
     pub fn zxid(self, index: u64) -> Zxid {
         Zxid(self.0.saturating_add_unsigned(index))

@@ -1,0 +1,213 @@
+//! `quorate-proof`: one proof a command, one line a proof, and an exit code that says whether it
+//! holds.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Command as Process, ExitCode};
+use std::time::{Instant, SystemTime};
+
+use clap::{Args, Parser, Subcommand};
+use quorate_proof::figure::Figure;
+use quorate_proof::points::{self, Plan};
+use quorate_proof::{flips, host};
+
+#[derive(Parser)]
+#[command(
+    name = "quorate-proof",
+    version,
+    about = "Proves that storage loses nothing: power cuts at every change, every bit flipped"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Append the result to this file, as a line of JSON
+    #[arg(long, global = true, value_name = "FILE")]
+    record: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Cut the power at every change that a workload makes to the disk, and start from what is left
+    CrashPoints(CrashPoints),
+    /// Flip every bit of a sample data directory, one at a time, and start from it
+    BitFlips(BitFlips),
+}
+
+#[derive(Args)]
+struct CrashPoints {
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many operations the workload has
+    #[arg(long, default_value_t = 2000)]
+    operations: u64,
+    /// How many disks to start from
+    #[arg(long, default_value_t = 100_000)]
+    states: u64,
+    /// How long the workloads are of which every sync fails once
+    #[arg(long, default_value_t = 300)]
+    fault_operations: u64,
+}
+
+#[derive(Args)]
+struct BitFlips {
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many operations have made the sample
+    #[arg(long, default_value_t = 400)]
+    operations: u64,
+    /// Try one bit in so many
+    #[arg(long, default_value_t = 1)]
+    one_in: usize,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let began = Instant::now();
+    let proven = match cli.command {
+        Command::CrashPoints(args) => crash_points(&args),
+        Command::BitFlips(args) => bit_flips(&args),
+    };
+    let (mut figure, violations) = match proven {
+        Ok(proven) => proven,
+        Err(error) => {
+            complain(&error);
+            return ExitCode::FAILURE;
+        }
+    };
+    figure.seconds = began.elapsed().as_secs_f64();
+    for violation in &violations {
+        complain(violation);
+    }
+    // Nobody to tell if nobody reads.
+    let _ = writeln!(std::io::stdout(), "{figure}");
+    if let Some(file) = cli.record
+        && let Err(error) = figure.record(&file, &today(), &commit())
+    {
+        complain(&format!("{}: {error}", file.display()));
+        return ExitCode::FAILURE;
+    }
+    if violations.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn complain(what: &str) {
+    let _ = writeln!(std::io::stderr(), "{what}");
+}
+
+type Proven = (Figure, Vec<String>);
+
+fn crash_points(args: &CrashPoints) -> Result<Proven, String> {
+    let CrashPoints {
+        seed,
+        operations,
+        states,
+        fault_operations,
+    } = *args;
+    let plan = Plan {
+        seed,
+        operations,
+        states,
+        failing_syncs: None,
+    };
+    let outcome = host::run(seed, async move {
+        let mut outcome = points::run(plan).await;
+        let plan = Plan {
+            operations: fault_operations,
+            ..plan
+        };
+        points::run_faults(plan, &mut outcome).await;
+        outcome
+    })?;
+    let figure = Figure {
+        name: "storage-crash-points",
+        command: format!(
+            "quorate-proof crash-points --seed {seed} --operations {operations} --states {states} \
+             --fault-operations {fault_operations}"
+        ),
+        count: number(outcome.states),
+        unit: "post-crash disk states",
+        seeds: seed.to_string(),
+        violations: outcome.violations.len() as u64,
+        seconds: 0.0,
+        note: format!(
+            "all {} changes of {operations} operations cut at; {} states after a cut in a start; {} \
+             refused with a sector torn, never wrong; {} failing syncs and wrong writes; {:?}",
+            outcome.points,
+            outcome.nested,
+            outcome.refused_beyond,
+            outcome.faults,
+            outcome.tally
+        ),
+    };
+    Ok((figure, outcome.violations))
+}
+
+fn bit_flips(args: &BitFlips) -> Result<Proven, String> {
+    let BitFlips {
+        seed,
+        operations,
+        one_in,
+    } = *args;
+    let sample = flips::Sample {
+        seed,
+        operations,
+        one_in: one_in.max(1),
+    };
+    let outcome = host::run(seed, flips::run(sample))?;
+    let figure = Figure {
+        name: "storage-bit-flips",
+        command: format!(
+            "quorate-proof bit-flips --seed {seed} --operations {operations} --one-in {one_in}"
+        ),
+        count: number(outcome.flips),
+        unit: "flipped bits",
+        seeds: seed.to_string(),
+        violations: outcome.violations.len() as u64,
+        seconds: 0.0,
+        note: format!(
+            "{} files of {} bytes; {} cuts and {} lost sectors, too; {} starts refused with the file's \
+             name, {} found all as it was, {} without the last batch after a lost sector of it",
+            outcome.files,
+            outcome.bytes,
+            outcome.cuts,
+            outcome.lost_sectors,
+            outcome.refused,
+            outcome.harmless,
+            outcome.without_last_batch
+        ),
+    };
+    Ok((figure, outcome.violations))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+fn number(count: u64) -> f64 {
+    count as f64
+}
+
+/// The date in UTC, as `2026-01-31`.
+fn today() -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let days = now.map_or(0, |now| now.as_secs() / 86_400);
+    // Howard Hinnant's civil_from_days.
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    format!("{:04}-{month:02}-{day:02}", year_of_era + era * 400 + next)
+}
+
+fn commit() -> String {
+    let output = Process::new("git").args(["rev-parse", "--short", "HEAD"]).output();
+    output
+        .ok()
+        .filter(|output| output.status.success())
+        .and_then(|output| String::from_utf8(output.stdout).ok())
+        .map_or_else(|| "unknown".to_owned(), |commit| commit.trim().to_owned())
+}
