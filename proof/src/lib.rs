@@ -5,7 +5,6 @@
 //! another one. Everything is decided by a seed. A proof that finds nothing has to show that it would:
 //! see `canaries`.
 
-pub mod figure;
 pub mod flips;
 pub mod host;
 pub mod oracle;

@@ -3,11 +3,11 @@
 
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::{Command as Process, ExitCode};
-use std::time::{Instant, SystemTime};
+use std::process::ExitCode;
+use std::time::Instant;
 
 use clap::{Args, Parser, Subcommand};
-use quorate_proof::figure::Figure;
+use quorate_checker::figure::Figure;
 use quorate_proof::points::{self, Plan};
 use quorate_proof::{flips, host};
 
@@ -81,7 +81,7 @@ fn main() -> ExitCode {
     // Nobody to tell if nobody reads.
     let _ = writeln!(std::io::stdout(), "{figure}");
     if let Some(file) = cli.record
-        && let Err(error) = figure.record(&file, &today(), &commit())
+        && let Err(error) = figure.record(&file)
     {
         complain(&format!("{}: {error}", file.display()));
         return ExitCode::FAILURE;
@@ -122,16 +122,12 @@ fn crash_points(args: &CrashPoints) -> Result<Proven, String> {
         outcome
     })?;
     let figure = Figure {
-        name: "storage-crash-points",
         command: format!(
             "quorate-proof crash-points --seed {seed} --operations {operations} --states {states} \
              --fault-operations {fault_operations}"
         ),
-        count: number(outcome.states),
-        unit: "post-crash disk states",
         seeds: seed.to_string(),
         violations: outcome.violations.len() as u64,
-        seconds: 0.0,
         note: format!(
             "all {} changes of {operations} operations cut at; {} states after a cut in a start; {} \
              refused with a sector torn, never wrong; {} failing syncs and wrong writes; {:?}",
@@ -141,6 +137,7 @@ fn crash_points(args: &CrashPoints) -> Result<Proven, String> {
             outcome.faults,
             outcome.tally
         ),
+        ..Figure::new("storage-crash-points", number(outcome.states), "post-crash disk states")
     };
     Ok((figure, outcome.violations))
 }
@@ -158,15 +155,11 @@ fn bit_flips(args: &BitFlips) -> Result<Proven, String> {
     };
     let outcome = host::run(seed, flips::run(sample))?;
     let figure = Figure {
-        name: "storage-bit-flips",
         command: format!(
             "quorate-proof bit-flips --seed {seed} --operations {operations} --one-in {one_in}"
         ),
-        count: number(outcome.flips),
-        unit: "flipped bits",
         seeds: seed.to_string(),
         violations: outcome.violations.len() as u64,
-        seconds: 0.0,
         note: format!(
             "{} files of {} bytes; {} cuts and {} lost sectors, too; {} starts refused with the file's \
              name, {} found all as it was, {} without the last batch after a lost sector of it",
@@ -178,6 +171,7 @@ fn bit_flips(args: &BitFlips) -> Result<Proven, String> {
             outcome.harmless,
             outcome.without_last_batch
         ),
+        ..Figure::new("storage-bit-flips", number(outcome.flips), "flipped bits")
     };
     Ok((figure, outcome.violations))
 }
@@ -185,29 +179,4 @@ fn bit_flips(args: &BitFlips) -> Result<Proven, String> {
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 fn number(count: u64) -> f64 {
     count as f64
-}
-
-/// The date in UTC, as `2026-01-31`.
-fn today() -> String {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let days = now.map_or(0, |now| now.as_secs() / 86_400);
-    // Howard Hinnant's civil_from_days.
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    format!("{:04}-{month:02}-{day:02}", year_of_era + era * 400 + next)
-}
-
-fn commit() -> String {
-    let output = Process::new("git").args(["rev-parse", "--short", "HEAD"]).output();
-    output
-        .ok()
-        .filter(|output| output.status.success())
-        .and_then(|output| String::from_utf8(output.stdout).ok())
-        .map_or_else(|| "unknown".to_owned(), |commit| commit.trim().to_owned())
 }

@@ -312,7 +312,7 @@ async fn go_on(
         log.append([entry], done).map_err(|error| error.to_string())?;
         wait(durable).await?;
     }
-    log.finish().await.map_err(|error| error.to_string())
+    Arc::clone(log).finish().await.map_err(|error| error.to_string())
 }
 
 type Durable = oneshot::Receiver<Result<(), StorageError>>;

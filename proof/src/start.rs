@@ -43,7 +43,7 @@ pub fn options() -> LogOptions {
 
 /// A storage that was started.
 pub struct Started {
-    pub log: Log,
+    pub log: Arc<Log>,
     pub snapshots: SnapshotStore,
     pub folders: DataDir,
     /// Whether the folders were nobody's.
@@ -84,7 +84,7 @@ pub fn start(disk: Arc<dyn Disk>) -> Result<Started, StorageError> {
     let last = log.state().last;
     Ok(Started {
         overruled: (last != found.last).then_some(last),
-        log,
+        log: Arc::new(log),
         snapshots,
         folders,
         is_new,

@@ -122,7 +122,7 @@ struct Worker {
 }
 
 struct Storage {
-    log: Log,
+    log: Arc<Log>,
     snapshots: SnapshotStore,
     _folders: DataDir,
 }
@@ -217,7 +217,7 @@ impl Worker {
 
     // What is asked of the log, and what it is after that.
 
-    fn log(&self) -> &Log {
+    fn log(&self) -> &Arc<Log> {
         &self.storage.as_ref().expect("it was started").log
     }
 
@@ -580,7 +580,7 @@ impl Worker {
 
     async fn close(&mut self) -> Result<(), End> {
         self.wait_for_all().await?;
-        self.log().finish().await?;
+        Arc::clone(self.log()).finish().await?;
         self.tally.closes += 1;
         self.stop().await;
         self.start()
