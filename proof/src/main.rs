@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Args, Parser, Subcommand};
-use quorate_checker::figure::Figure;
+use quorate_checker::Figure;
 use quorate_proof::points::{self, Plan};
 use quorate_proof::{flips, host};
 
@@ -131,13 +131,13 @@ fn crash_points(args: &CrashPoints) -> Result<Proven, String> {
         note: format!(
             "all {} changes of {operations} operations cut at; {} states after a cut in a start; {} \
              refused with a sector torn, never wrong; {} failing syncs and wrong writes; {:?}",
-            outcome.points,
-            outcome.nested,
-            outcome.refused_beyond,
-            outcome.faults,
-            outcome.tally
+            outcome.points, outcome.nested, outcome.refused_beyond, outcome.faults, outcome.tally
         ),
-        ..Figure::new("storage-crash-points", number(outcome.states), "post-crash disk states")
+        ..Figure::new(
+            "storage-crash-points",
+            number(outcome.states),
+            "post-crash disk states",
+        )
     };
     Ok((figure, outcome.violations))
 }

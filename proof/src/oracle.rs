@@ -92,11 +92,20 @@ impl Oracle {
         for number in window.first..=window.last {
             let moment = &self.moments[number];
             let mismatch = if found.vote != moment.vote {
-                Some(format!("vote {:?} instead of {:?}", found.vote, moment.vote))
+                Some(format!(
+                    "vote {:?} instead of {:?}",
+                    found.vote, moment.vote
+                ))
             } else if found.purged != moment.purged {
-                Some(format!("purged {:?} instead of {:?}", found.purged, moment.purged))
+                Some(format!(
+                    "purged {:?} instead of {:?}",
+                    found.purged, moment.purged
+                ))
             } else if found.last != moment.last {
-                Some(format!("last {:?} instead of {:?}", found.last, moment.last))
+                Some(format!(
+                    "last {:?} instead of {:?}",
+                    found.last, moment.last
+                ))
             } else {
                 check_entries(moment, entries).err()
             };
@@ -121,7 +130,10 @@ fn check_entries(moment: &Moment, entries: &[LogEntry]) -> Result<(), String> {
     let mut next = moment.purged.map_or(0, |purged| purged.index + 1);
     for entry in entries {
         if entry.id.index != next {
-            return Err(format!("entry {} comes where {next} should", entry.id.index));
+            return Err(format!(
+                "entry {} comes where {next} should",
+                entry.id.index
+            ));
         }
         next += 1;
         chain = link(chain, entry);

@@ -18,8 +18,8 @@ use tokio::sync::oneshot;
 use crate::oracle::{Moment, Oracle, Window, link};
 use crate::start::{judge, start};
 use crate::tape::{Faults, Image, Note, Op, TapeDisk};
-use crate::wreck::{Damage, Wreck};
 use crate::workload::{Life, Tally, Violation, live};
+use crate::wreck::{Damage, Wreck};
 
 /// One start in so many is taped and cut in its turn.
 const NESTED_ONE_IN: u32 = 8;
@@ -100,7 +100,9 @@ pub async fn run(plan: Plan) -> Outcome {
     let mut seen: Vec<HashSet<u64>> = Vec::new();
     for round in 0..ROUNDS_MAX {
         let before = cutter.outcome.states;
-        cutter.cut_everywhere(&life, round, &mut seen, plan.states).await;
+        cutter
+            .cut_everywhere(&life, round, &mut seen, plan.states)
+            .await;
         let is_enough = round > 0 && cutter.outcome.states >= plan.states;
         if is_enough || cutter.outcome.is_hopeless() || cutter.outcome.states == before {
             break;
@@ -109,7 +111,9 @@ pub async fn run(plan: Plan) -> Outcome {
     let mut outcome = cutter.outcome;
     if outcome.states < plan.states && !outcome.is_hopeless() {
         let (states, wanted) = (outcome.states, plan.states);
-        outcome.violation(format!("there are {states} states, not {wanted}: ask for fewer"));
+        outcome.violation(format!(
+            "there are {states} states, not {wanted}: ask for fewer"
+        ));
     }
     outcome
 }
@@ -142,7 +146,11 @@ impl Cutter {
                 if seen.len() <= place {
                     seen.push(HashSet::new());
                 }
-                let ways = if round == 0 { 0..3 } else { round + 2..round + 3 };
+                let ways = if round == 0 {
+                    0..3
+                } else {
+                    round + 2..round + 3
+                };
                 let is_dull = wreck.loose_ends() == 0 && seen[place].len() >= DULL_STATES_MAX;
                 let is_done = round > 0 && self.outcome.states >= wanted;
                 if !(wreck.is_clean() && round > 0 || is_dull || is_done) {
@@ -154,7 +162,8 @@ impl Cutter {
                                 self.seed,
                                 name(op)
                             ));
-                            self.try_start(&image, &life.oracle, window, damage, trail, 0).await;
+                            self.try_start(&image, &life.oracle, window, damage, trail, 0)
+                                .await;
                         }
                     }
                 }
@@ -190,7 +199,8 @@ impl Cutter {
                 return;
             }
             Err(error) => {
-                self.outcome.violation(format!("{}: no start: {error}", trail.0));
+                self.outcome
+                    .violation(format!("{}: no start: {error}", trail.0));
                 return;
             }
         };
@@ -206,10 +216,12 @@ impl Cutter {
         }
         let mut oracle = oracle.clone();
         if let Err(what) = go_on(&disk, &mut oracle, moment, started).await {
-            self.outcome.violation(format!("{}: after the start: {what}", trail.0));
+            self.outcome
+                .violation(format!("{}: after the start: {what}", trail.0));
             return;
         }
-        self.cut_start(image, &disk.take_ops(), &oracle, window, &trail, depth).await;
+        self.cut_start(image, &disk.take_ops(), &oracle, window, &trail, depth)
+            .await;
     }
 
     /// Cuts a start that was taped, at a few places.
@@ -244,7 +256,10 @@ impl Cutter {
             }
             let way = self.random.random_range(0..5);
             let (image, _, damage) = wreck.cut(way, &mut self.random);
-            let trail = Trail(format!("{}; then before change {at} ({next}), way {way}", trail.0));
+            let trail = Trail(format!(
+                "{}; then before change {at} ({next}), way {way}",
+                trail.0
+            ));
             Box::pin(self.try_start(&image, oracle, window, damage, trail, depth + 1)).await;
         }
     }
@@ -262,7 +277,7 @@ async fn go_on(
     oracle.moments.push(now);
     disk.note(Note::Initialized);
     disk.note(Note::Found(oracle.moments.len() - 1));
-    let mut ask = |oracle: &mut Oracle, now: Moment| {
+    let ask = |oracle: &mut Oracle, now: Moment| {
         oracle.moments.push(now);
         disk.note(Note::Asked(oracle.moments.len() - 1));
     };
@@ -296,7 +311,8 @@ async fn go_on(
     now.vote = Some(vote);
     ask(oracle, now);
     let (done, durable) = completion(disk, oracle);
-    log.save_vote(vote, done).map_err(|error| error.to_string())?;
+    log.save_vote(vote, done)
+        .map_err(|error| error.to_string())?;
     wait(durable).await?;
     for length in [10, 3000] {
         let index = now.last.map_or(0, |last| last.index + 1);
@@ -309,10 +325,14 @@ async fn go_on(
         now.chain = link(now.chain, &entry);
         ask(oracle, now);
         let (done, durable) = completion(disk, oracle);
-        log.append([entry], done).map_err(|error| error.to_string())?;
+        log.append([entry], done)
+            .map_err(|error| error.to_string())?;
         wait(durable).await?;
     }
-    Arc::clone(log).finish().await.map_err(|error| error.to_string())
+    Arc::clone(log)
+        .finish()
+        .await
+        .map_err(|error| error.to_string())
 }
 
 type Durable = oneshot::Receiver<Result<(), StorageError>>;
@@ -398,7 +418,9 @@ async fn run_fault(plan: Plan, faults: Faults, what: &str, outcome: &mut Outcome
     // The power goes, before anybody has started anything.
     let (image, _, damage) = wreck.cut(0, &mut cutter.random);
     let dark = Trail(format!("{trail}; then the power goes"));
-    cutter.try_start(&image, &life.oracle, life.window, damage, dark, 0).await;
+    cutter
+        .try_start(&image, &life.oracle, life.window, damage, dark, 0)
+        .await;
     // Or the server is started again, on what the cache shows, and the power goes after that.
     cutter.restart_in_doubt(&life, wreck, &trail).await;
     *outcome = cutter.outcome;
@@ -447,7 +469,8 @@ impl Cutter {
         let trail = Trail(format!(
             "{trail}; then started again, and the power goes before change {at}"
         ));
-        self.try_start(&image, &oracle, window, damage, trail, DEPTH_MAX).await;
+        self.try_start(&image, &oracle, window, damage, trail, DEPTH_MAX)
+            .await;
     }
 }
 

@@ -138,7 +138,9 @@ fn judge_snapshot(oracle: &Oracle, window: &Window, started: &Started) -> Result
             oracle.terms.get(&applied.index),
         );
         if digest != Some(&started.state.digest()) || term != Some(&applied.term) {
-            return Err(format!("the snapshot up to {applied:?} holds another state"));
+            return Err(format!(
+                "the snapshot up to {applied:?} holds another state"
+            ));
         }
     }
     let problems = started.state.audit(1);
@@ -157,13 +159,17 @@ fn judge_committed(oracle: &Oracle, window: &Window, started: &mut Started) -> R
         return Err(format!("{committed:?} counts as committed, and is not"));
     }
     if oracle.terms.get(&committed.index) != Some(&committed.term) {
-        return Err(format!("{committed:?} counts as committed, and another one is"));
+        return Err(format!(
+            "{committed:?} counts as committed, and another one is"
+        ));
     }
     replay_committed(started)?;
     let index = Some(committed.index).max(started.applied.map(|applied| applied.index));
     let expected = index.and_then(|index| oracle.digests.get(&index));
     if expected != Some(&started.state.digest()) {
-        return Err(format!("the entries up to {committed:?} lead to another state"));
+        return Err(format!(
+            "the entries up to {committed:?} lead to another state"
+        ));
     }
     Ok(())
 }

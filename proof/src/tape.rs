@@ -135,7 +135,8 @@ impl TapeDisk {
             tape.next_inode += 1;
             tape.contents.insert(inode, Arc::clone(contents));
             tape.names.insert(path.clone(), inode);
-            tape.folders.extend(path.ancestors().skip(1).map(Path::to_owned));
+            tape.folders
+                .extend(path.ancestors().skip(1).map(Path::to_owned));
         }
         Self {
             tape: Arc::new(Mutex::new(tape)),
@@ -156,7 +157,8 @@ impl TapeDisk {
             ..Tape::default()
         };
         for (path, inode, contents) in files {
-            tape.folders.extend(path.ancestors().skip(1).map(Path::to_owned));
+            tape.folders
+                .extend(path.ancestors().skip(1).map(Path::to_owned));
             tape.contents.insert(inode, contents);
             tape.names.insert(path, inode);
         }

@@ -564,7 +564,9 @@ impl Worker {
     fn sent_snapshot(&self) -> Result<Vec<u8>, End> {
         let disk = TapeDisk::new(&Image::new(), Window::default(), false);
         let there: Arc<dyn Disk> = Arc::new(disk);
-        there.create_folder(folder()).map_err(|error| End::Wrong(error.to_string()))?;
+        there
+            .create_folder(folder())
+            .map_err(|error| End::Wrong(error.to_string()))?;
         let store = SnapshotStore::open(there, folder(), IDENTITY.cluster)?;
         let mut writer = store.begin(self.snapshot_info())?;
         let written = writer.write_all(&self.snapshot_contents());
@@ -626,7 +628,8 @@ impl Worker {
         });
         if let Some(keep) = overruled {
             // `start` has asked for it.
-            self.branch.truncate(keep.map_or(0, |keep| place(keep.index) + 1));
+            self.branch
+                .truncate(keep.map_or(0, |keep| place(keep.index) + 1));
             let held = self.branch.last();
             moment.last = held.map(|held| held.entry.id);
             moment.chain = held.map_or(0, |held| held.chain);
@@ -644,7 +647,9 @@ impl Worker {
 
     /// The log as it was found: up to what is purged it is what was committed.
     fn rebuild(&mut self, length: usize, entries: &[LogEntry]) {
-        let first = entries.first().map_or(length, |entry| place(entry.id.index));
+        let first = entries
+            .first()
+            .map_or(length, |entry| place(entry.id.index));
         self.branch.clear();
         for index in 0..length {
             let entry = match index.checked_sub(first) {
@@ -774,7 +779,12 @@ impl Worker {
         };
         match self.random.random_range(0..6) {
             0 => vec![0; length],
-            1 => b"QrBa".iter().copied().cycle().take(length).collect::<Vec<u8>>(),
+            1 => b"QrBa"
+                .iter()
+                .copied()
+                .cycle()
+                .take(length)
+                .collect::<Vec<u8>>(),
             _ => (0..length).map(|_| self.random.random()).collect(),
         }
         .into()

@@ -149,7 +149,8 @@ impl Wreck {
     }
 
     fn loose_names(&self) -> Vec<PathBuf> {
-        let known: BTreeSet<&PathBuf> = self.names.keys().chain(self.durable_names.keys()).collect();
+        let known: BTreeSet<&PathBuf> =
+            self.names.keys().chain(self.durable_names.keys()).collect();
         known
             .into_iter()
             .filter(|name| self.names.get(*name) != self.durable_names.get(*name))
@@ -166,7 +167,11 @@ impl Wreck {
             0 => Style::Nothing,
             1 => Style::Everything,
             _ => match random.random_range(0..8) {
-                0..=3 => Style::Any(*[10, 50, 50, 90].get(random.random_range(0..4)).unwrap_or(&50)),
+                0..=3 => Style::Any(
+                    *[10, 50, 50, 90]
+                        .get(random.random_range(0..4))
+                        .unwrap_or(&50),
+                ),
                 4..=5 => Style::EndsAt,
                 _ => Style::Torn,
             },
@@ -213,7 +218,10 @@ impl Wreck {
 
     /// A number that no inode has had.
     pub fn fresh_inode(&self) -> u64 {
-        self.inodes.last_key_value().map_or(0, |(inode, _)| inode + 1).max(self.next_inode)
+        self.inodes
+            .last_key_value()
+            .map_or(0, |(inode, _)| inode + 1)
+            .max(self.next_inode)
     }
 
     /// Whether everything is durable.
@@ -264,7 +272,12 @@ impl Inode {
         } else {
             let durable = Arc::make_mut(&mut self.durable);
             for sector in dirty.into_keys() {
-                put(durable, &self.current, sector * SECTOR, (sector + 1) * SECTOR);
+                put(
+                    durable,
+                    &self.current,
+                    sector * SECTOR,
+                    (sector + 1) * SECTOR,
+                );
             }
             durable.resize(self.current.len(), 0);
         }
@@ -323,7 +336,11 @@ impl Inode {
             _ => 50,
         };
         let torn = (style == Style::Torn && is_last)
-            .then(|| self.dirty.keys().nth(random.random_range(0..self.dirty.len())))
+            .then(|| {
+                self.dirty
+                    .keys()
+                    .nth(random.random_range(0..self.dirty.len()))
+            })
             .flatten();
         for (sector, versions) in &self.dirty {
             if torn == Some(sector) {
@@ -348,7 +365,12 @@ impl Inode {
             chosen.push(3 + index(version));
             match versions.get(version) {
                 Some(older) => put_bytes(&mut left, older, sector * SECTOR),
-                None => put(&mut left, &self.current, sector * SECTOR, (sector + 1) * SECTOR),
+                None => put(
+                    &mut left,
+                    &self.current,
+                    sector * SECTOR,
+                    (sector + 1) * SECTOR,
+                ),
             }
         }
         Arc::new(left)
@@ -368,7 +390,12 @@ impl Inode {
         let mut before: Vec<usize> = self.dirty.keys().copied().collect();
         before.retain(|sector| sector * SECTOR < from || sector * SECTOR >= to);
         for sector in before {
-            put(&mut left, &self.current, sector * SECTOR, (sector + 1) * SECTOR);
+            put(
+                &mut left,
+                &self.current,
+                sector * SECTOR,
+                (sector + 1) * SECTOR,
+            );
         }
         if left.len() < at {
             left.resize(at, 0);

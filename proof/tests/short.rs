@@ -14,7 +14,10 @@ fn whenever_the_power_goes_nothing_acknowledged_is_lost() {
     };
     let outcome = host::run(plan.seed, points::run(plan)).expect("it runs");
     assert_eq!(outcome.violations, [""; 0]);
-    assert!(outcome.states >= plan.states && outcome.nested > 0, "{outcome:?}");
+    assert!(
+        outcome.states >= plan.states && outcome.nested > 0,
+        "{outcome:?}"
+    );
     assert!(outcome.points > 400, "{outcome:?}");
 }
 

@@ -95,9 +95,13 @@ enum Found {
         covered: Range<u64>,
         is_incomplete: bool,
     },
+    /// A batch that does not continue the chain.
+    OutOfTurn,
     /// Something that cannot be.
     Nonsense(&'static str),
 }
+
+const OUT_OF_TURN: &str = "a batch does not continue the one before it";
 
 /// Reads all segments in `folder`. `None` if there is no batch at all.
 pub(crate) fn read(
@@ -234,7 +238,7 @@ impl Walk {
             Some(found) => found,
             None => zeros_from(contents, offset),
         };
-        self.check_nothing_later(segment, contents, offset)?;
+        self.check_nothing_later(segment, contents, offset, &found)?;
         let Some(stop) = &self.stop else {
             let path = segment.path.clone();
             let (segment, offset) = (segment.sequence, offset as u64);
@@ -285,9 +289,9 @@ impl Walk {
             return Err(Found::Nonsense("a batch belongs elsewhere"));
         }
         match self.expected {
-            Some(expected) if expected != (header.sequence, header.previous) => Err(
-                Found::Nonsense("a batch does not continue the one before it"),
-            ),
+            Some(expected) if expected != (header.sequence, header.previous) => {
+                Err(Found::OutOfTurn)
+            }
             _ => match header.records(contents[offset..end].to_vec()) {
                 Some(records) => Ok(Some((header, records))),
                 None => {
@@ -402,6 +406,7 @@ impl Walk {
         segment: &Segment,
         contents: &[u8],
         offset: usize,
+        found: &Found,
     ) -> Result<(), StorageError> {
         let expected = self.expected.map_or(0, |(sequence, _)| sequence);
         let later = contents[offset.min(contents.len())..]
@@ -415,12 +420,19 @@ impl Walk {
         if !later {
             return Ok(());
         }
-        match &self.stop {
-            Some(_) => Err(self.damaged_at_stop()),
-            None => {
+        let before = self.stop.as_ref().map(|stop| &stop.found);
+        match (before, found) {
+            // The segment before ends well, and the next batch, which is to be here, is not one. If
+            // there is a whole one that comes later in the chain, the missing one was there.
+            (None, _)
+            | (
+                Some(Found::Zeros { upto: None, .. }),
+                Found::Zeros { .. } | Found::BadBody { .. } | Found::Nonsense(_),
+            ) => {
                 let what = "a batch is missing or changed, and later ones exist";
                 Err(StorageError::damaged(&segment.path, offset as u64, what))
             }
+            _ => Err(self.damaged_at_stop()),
         }
     }
 
@@ -451,6 +463,7 @@ impl Walk {
             Found::BadBody { .. } => {
                 return damaged("a batch was written whole and has changed since");
             }
+            Found::OutOfTurn => return damaged(OUT_OF_TURN),
             Found::Nonsense(what) => return damaged(what),
         };
         // A torn first batch of a segment goes together with that segment.
