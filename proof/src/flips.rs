@@ -12,10 +12,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use quorate_server::offline::Folders;
 use quorate_server::storage::StorageError;
+use quorate_server::storage::log::{EntryId, LogEntry};
+use tokio::sync::oneshot;
 
-use crate::oracle::{Oracle, Window, link};
+use crate::oracle::{Window, link};
 use crate::start::{Started, folder, judge, start};
 use crate::tape::{Faults, Image, TapeDisk};
 use crate::workload::{Violation, live};
@@ -26,7 +29,6 @@ use crate::wreck::SECTOR;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Files up to this length are cut at every byte, longer ones at every sector.
 const SHORT: usize = 4096;
-const VIOLATIONS_MAX: usize = 20;
 
 /// What came of it.
 #[derive(Clone, Debug, Default)]
@@ -51,6 +53,8 @@ pub struct Sample {
     pub seed: u64,
     pub operations: u64,
     pub one_in: usize,
+    /// So many violations are told before it gives up.
+    pub violations_max: usize,
 }
 
 /// Everything that must be the same.
@@ -73,51 +77,80 @@ pub async fn run(sample: Sample) -> Outcome {
             return outcome;
         }
     };
-    let as_left = life.image;
-    let closed = match close(&as_left).await {
-        Ok(closed) => closed,
-        Err(error) => {
-            outcome.violations.push(format!("an orderly stop: {error}"));
+    let found = attempt(&life.image).map_err(|what| format!("{what:?}"));
+    let judged = found.and_then(|(mut started, _)| judge(&life.oracle, &life.window, &mut started));
+    if let Err(what) = judged {
+        outcome.violations.push(format!("unchanged: {what}"));
+        return outcome;
+    }
+    let (killed, closed) = match leave(&life.image).await {
+        Ok(left) => left,
+        Err(what) => {
+            outcome.violations.push(format!("going on: {what}"));
             return outcome;
         }
     };
-    for (what, image) in [("killed", as_left), ("closed", closed)] {
+    for (what, image) in [("killed", killed), ("closed", closed)] {
         let mut flipper = Flipper {
             what,
-            oracle: &life.oracle,
-            window: life.window,
             outcome: &mut outcome,
             expected: None,
+            violations_max: sample.violations_max,
         };
         flipper.run(&image, sample.one_in).await;
     }
     outcome
 }
 
-async fn close(image: &Image) -> Result<Image, StorageError> {
+/// Adds an entry that is mostly zeros, which must not pass for free space. Returns what is left of a
+/// server that is killed after that, and of one that is stopped in order.
+async fn leave(image: &Image) -> Result<(Image, Image), String> {
     let disk = TapeDisk::new(image, Window::default(), false);
-    let started = start(Arc::new(disk.clone()))?;
-    started.log.finish().await?;
-    Ok(disk.image())
+    let started = start(Arc::new(disk.clone())).map_err(|error| error.to_string())?;
+    let last = started.log.state().last.unwrap_or_default();
+    let entry = LogEntry {
+        id: EntryId {
+            term: last.term,
+            index: last.index + 1,
+        },
+        kind: 0,
+        payload: Bytes::from(vec![0; 3 * SECTOR]),
+    };
+    let (done, durable) = oneshot::channel();
+    let tell = move |outcome: Result<(), StorageError>| {
+        // Whoever waited may have gone.
+        let _ = done.send(outcome);
+    };
+    let appended = started.log.append([entry], Box::new(tell));
+    appended.map_err(|error| error.to_string())?;
+    match durable.await {
+        Ok(Ok(())) => {}
+        other => return Err(format!("{other:?}")),
+    }
+    let killed = disk.image();
+    Arc::clone(&started.log)
+        .finish()
+        .await
+        .map_err(|error| error.to_string())?;
+    Ok((killed, disk.image()))
 }
 
 struct Flipper<'a> {
     what: &'static str,
-    oracle: &'a Oracle,
-    window: Window,
     outcome: &'a mut Outcome,
     expected: Option<Found>,
+    violations_max: usize,
 }
 
 impl Flipper<'_> {
     async fn run(&mut self, image: &Image, one_in: usize) {
         self.expected = match attempt(image) {
-            Ok((mut started, _)) => {
-                if let Err(what) = self.judge_whole(&mut started) {
+            Ok((mut started, _)) => match replay(&mut started) {
+                Ok(()) => Some(describe(&started)),
+                Err(what) => {
                     return self.violation(format!("{}, unchanged: {what}", self.what));
                 }
-                Some(describe(&started))
-            }
+            },
             Err(what) => return self.violation(format!("{}, unchanged: {what:?}", self.what)),
         };
         let last = match last_batch(image) {
@@ -125,6 +158,9 @@ impl Flipper<'_> {
             Err(error) => return self.violation(format!("{}: {error}", self.what)),
         };
         for (path, contents) in image {
+            if self.outcome.violations.len() >= self.violations_max {
+                return;
+            }
             self.outcome.files += 1;
             self.outcome.bytes += contents.len() as u64;
             for place in (0..contents.len() * 8).step_by(one_in) {
@@ -157,10 +193,6 @@ impl Flipper<'_> {
         }
     }
 
-    fn judge_whole(&self, started: &mut Started) -> Result<(), Violation> {
-        judge(self.oracle, &self.window, started).map(|_| ())
-    }
-
     async fn try_start(
         &mut self,
         image: &Image,
@@ -169,7 +201,7 @@ impl Flipper<'_> {
         what: impl Fn() -> String,
         last: Option<&LastBatch>,
     ) {
-        if self.outcome.violations.len() >= VIOLATIONS_MAX {
+        if self.outcome.violations.len() >= self.violations_max {
             return;
         }
         let mut damaged = image.clone();
@@ -209,7 +241,7 @@ impl Flipper<'_> {
     }
 
     fn violation(&mut self, what: Violation) {
-        if self.outcome.violations.len() < VIOLATIONS_MAX {
+        if self.outcome.violations.len() < self.violations_max {
             self.outcome.violations.push(what);
         }
     }

@@ -5,6 +5,8 @@
 //! another one. Everything is decided by a seed. A proof that finds nothing has to show that it would:
 //! see `canaries`.
 
+#[cfg(debug_assertions)]
+pub mod canaries;
 pub mod flips;
 pub mod host;
 pub mod oracle;

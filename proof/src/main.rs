@@ -11,6 +11,9 @@ use quorate_checker::Figure;
 use quorate_proof::points::{self, Plan};
 use quorate_proof::{flips, host};
 
+/// A bug has many faces.
+const VIOLATIONS_MAX: usize = 20;
+
 #[derive(Parser)]
 #[command(
     name = "quorate-proof",
@@ -31,6 +34,8 @@ enum Command {
     CrashPoints(CrashPoints),
     /// Flip every bit of a sample data directory, one at a time, and start from it
     BitFlips(BitFlips),
+    /// Plant bugs, one at a time, and see that they are noticed
+    Canaries(Canaries),
 }
 
 #[derive(Args)]
@@ -60,12 +65,19 @@ struct BitFlips {
     one_in: usize,
 }
 
+#[derive(Args)]
+struct Canaries {
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let began = Instant::now();
     let proven = match cli.command {
         Command::CrashPoints(args) => crash_points(&args),
         Command::BitFlips(args) => bit_flips(&args),
+        Command::Canaries(args) => canaries(args.seed),
     };
     let (mut figure, violations) = match proven {
         Ok(proven) => proven,
@@ -111,6 +123,7 @@ fn crash_points(args: &CrashPoints) -> Result<Proven, String> {
         operations,
         states,
         failing_syncs: None,
+        violations_max: VIOLATIONS_MAX,
     };
     let outcome = host::run(seed, async move {
         let mut outcome = points::run(plan).await;
@@ -152,6 +165,7 @@ fn bit_flips(args: &BitFlips) -> Result<Proven, String> {
         seed,
         operations,
         one_in: one_in.max(1),
+        violations_max: VIOLATIONS_MAX,
     };
     let outcome = host::run(seed, flips::run(sample))?;
     let figure = Figure {
@@ -174,6 +188,42 @@ fn bit_flips(args: &BitFlips) -> Result<Proven, String> {
         ..Figure::new("storage-bit-flips", number(outcome.flips), "flipped bits")
     };
     Ok((figure, outcome.violations))
+}
+
+#[cfg(debug_assertions)]
+fn canaries(seed: u64) -> Result<Proven, String> {
+    let caught = quorate_proof::canaries::run(seed, |line| complain(line));
+    let missed: Vec<String> = caught
+        .iter()
+        .filter(|caught| caught.by.is_none())
+        .map(|caught| format!("{:?} was planted, and nobody noticed", caught.canary))
+        .collect();
+    let slowest = caught
+        .iter()
+        .map(|caught| caught.took)
+        .max()
+        .unwrap_or_default();
+    let figure = Figure {
+        command: format!("quorate-proof canaries --seed {seed}"),
+        seeds: seed.to_string(),
+        violations: missed.len() as u64,
+        note: format!(
+            "of {} planted in the storage; the slowest took {:.0} s",
+            caught.len(),
+            slowest.as_secs_f64()
+        ),
+        ..Figure::new(
+            "storage-canaries",
+            number((caught.len() - missed.len()) as u64),
+            "planted bugs caught",
+        )
+    };
+    Ok((figure, missed))
+}
+
+#[cfg(not(debug_assertions))]
+fn canaries(_seed: u64) -> Result<Proven, String> {
+    Err("no bug can be planted in a release: build with --profile proof".to_owned())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]

@@ -41,6 +41,8 @@ pub struct Plan {
     pub states: u64,
     /// How many lives with a failing sync; `None` is every sync of a life.
     pub failing_syncs: Option<u64>,
+    /// So many violations are told before it gives up; a bug has many faces.
+    pub violations_max: usize,
 }
 
 /// What came of it.
@@ -58,26 +60,32 @@ pub struct Outcome {
     pub faults: u64,
     pub violations: Vec<Violation>,
     pub tally: Tally,
+    violations_max: usize,
 }
 
-/// So many are told; a bug has many faces.
-const VIOLATIONS_MAX: usize = 20;
-
 impl Outcome {
+    /// Nothing yet.
+    pub fn new(plan: &Plan) -> Self {
+        Self {
+            violations_max: plan.violations_max,
+            ..Self::default()
+        }
+    }
+
     fn violation(&mut self, what: Violation) {
-        if self.violations.len() < VIOLATIONS_MAX {
+        if self.violations.len() < self.violations_max {
             self.violations.push(what);
         }
     }
 
     pub fn is_hopeless(&self) -> bool {
-        self.violations.len() >= VIOLATIONS_MAX
+        self.violations.len() >= self.violations_max
     }
 }
 
 /// Lives, and cuts. Must run on a simulated host.
 pub async fn run(plan: Plan) -> Outcome {
-    let mut outcome = Outcome::default();
+    let mut outcome = Outcome::new(&plan);
     let life = match live(plan.seed, plan.operations, Faults::default()).await {
         Ok(life) => life,
         Err(what) => {

@@ -11,6 +11,7 @@ fn whenever_the_power_goes_nothing_acknowledged_is_lost() {
         operations: 250,
         states: 2000,
         failing_syncs: None,
+        violations_max: 20,
     };
     let outcome = host::run(plan.seed, points::run(plan)).expect("it runs");
     assert_eq!(outcome.violations, [""; 0]);
@@ -28,8 +29,9 @@ fn after_a_sync_has_failed_nothing_more_is_acknowledged_and_nothing_is_lost() {
         operations: 100,
         states: 0,
         failing_syncs: Some(12),
+        violations_max: 20,
     };
-    let mut outcome = points::Outcome::default();
+    let mut outcome = points::Outcome::new(&plan);
     let outcome = host::run(plan.seed, async move {
         points::run_faults(plan, &mut outcome).await;
         outcome
@@ -45,6 +47,7 @@ fn a_flipped_bit_is_named_or_does_no_harm() {
         seed: 3,
         operations: 250,
         one_in: 401,
+        violations_max: 20,
     };
     let outcome = host::run(sample.seed, flips::run(sample)).expect("it runs");
     assert_eq!(outcome.violations, [""; 0]);

@@ -9,6 +9,7 @@
 mod applied;
 mod apply;
 mod audit;
+pub mod canary;
 mod command;
 mod configure;
 mod digest;

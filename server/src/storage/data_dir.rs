@@ -11,6 +11,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use quorate_state::canary::{Canary, planted};
+
 use super::StorageError;
 use super::file::{Disk, RealDisk, read_exact_at, write_all_at};
 use super::log::{EntryId, FatalHook, Log, LogOptions};
@@ -146,9 +148,11 @@ impl DataDir {
         self.disk
             .rename(&temporary, &path)
             .map_err(StorageError::during("rename", &path))?;
-        self.disk
-            .sync_folder(&self.data)
-            .map_err(StorageError::during("sync", &path))?;
+        if !planted(Canary::IdentityNameNotSynced) {
+            self.disk
+                .sync_folder(&self.data)
+                .map_err(StorageError::during("sync", &path))?;
+        }
         self.identity = Some(identity);
         Ok(())
     }

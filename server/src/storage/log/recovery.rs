@@ -28,6 +28,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use quorate_state::canary::{Canary, planted};
+
 use super::super::StorageError;
 use super::super::data_dir::Identity;
 use super::super::file::{Disk, read_exact_at, write_all_at, write_zeros};
@@ -335,6 +337,7 @@ impl Walk {
                     entries = Some((first, entry.id.index));
                     self.view.push(entry);
                 }
+                Record::Vote(_) if self.view.vote.is_some() && planted(Canary::VoteRolledBack) => {}
                 Record::Vote(vote) => self.view.vote = Some(vote),
                 Record::Committed(id) => self.view.committed = Some(id),
                 Record::Truncate(last) => {
@@ -460,6 +463,9 @@ impl Walk {
                 covered,
                 is_incomplete: true,
             } => Some(covered.clone()),
+            Found::BadBody { covered, .. } if planted(Canary::DamageCutOff) => {
+                Some(covered.clone())
+            }
             Found::BadBody { .. } => {
                 return damaged("a batch was written whole and has changed since");
             }
@@ -491,13 +497,17 @@ impl Recovered {
             if let Some(torn) = &self.torn {
                 write_zeros(&*active.file, torn.start, torn.end).map_err(failed("write"))?;
             }
-            let rewrite = self.last_batch.take().filter(|_| !self.sealed);
+            let is_sure = self.sealed || planted(Canary::LastBatchNotRewritten);
+            let rewrite = self.last_batch.take().filter(|_| !is_sure);
             if let Some((offset, bytes)) = &rewrite {
                 write_all_at(&*active.file, bytes, *offset).map_err(failed("write"))?;
             }
             if self.torn.is_some() || rewrite.is_some() {
                 active.file.sync_data().map_err(failed("sync"))?;
             }
+        }
+        if planted(Canary::StaleSegmentsLeft) {
+            self.useless.clear();
         }
         for path in std::mem::take(&mut self.useless) {
             segment::remove_if_there(disk, &path)?;
