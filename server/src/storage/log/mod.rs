@@ -8,6 +8,7 @@
 //! is at stake: see [`Log::space`]. Format: `segment`, `entry`. After a crash: `recovery`.
 
 mod entry;
+pub mod inspect;
 mod preparer;
 mod recovery;
 mod segment;
