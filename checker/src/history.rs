@@ -490,6 +490,11 @@ pub enum LogCommand {
         paths: Vec<Path>,
         never_used_ms: i64,
     },
+    /// The ensemble's members, as `server.N=...` lines, each with its line end. Empty: a server alone.
+    Configure {
+        members: String,
+        changed_ms: i64,
+    },
     /// A write that this vocabulary has no words for: what comes after it cannot be judged.
     Unknown {
         what: String,
