@@ -70,17 +70,23 @@ impl Weather {
         }
         for from in to(&self.reset, server) {
             let from = address(from);
-            add(format!("ip saddr {from} meta l4proto tcp reject with tcp reset"));
+            add(format!(
+                "ip saddr {from} meta l4proto tcp reject with tcp reset"
+            ));
         }
         for ((from, _), percent) in self.lossy.iter().filter(|((_, to), _)| *to == server) {
             let from = address(*from);
-            add(format!("ip saddr {from} numgen random mod 100 < {percent} drop"));
+            add(format!(
+                "ip saddr {from} numgen random mod 100 < {percent} drop"
+            ));
         }
         if self.without_clients.contains(&server) {
             add(format!("ip saddr {CLIENTS} drop"));
         }
         if let Some(percent) = self.lossy_clients.get(&server) {
-            add(format!("ip saddr {CLIENTS} numgen random mod 100 < {percent} drop"));
+            add(format!(
+                "ip saddr {CLIENTS} numgen random mod 100 < {percent} drop"
+            ));
         }
         rules
     }
@@ -250,6 +256,12 @@ impl Network {
         }
         weather.clone_into(&mut self.weather);
         Ok(())
+    }
+
+    /// As it was set last.
+    #[must_use]
+    pub fn weather(&self) -> &Weather {
+        &self.weather
     }
 
     /// Destroys the connections that `server` has with `other`, on its side; the other one learns of it
