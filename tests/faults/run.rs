@@ -119,6 +119,7 @@ pub(crate) fn run(seed: u64, is_short: bool, folder: &Path) -> io::Result<Report
         }
         played
     });
+    keep_logs(&conductor.ensemble, folder)?;
     played?;
     history.faults = std::mem::take(&mut conductor.faults);
     report.violations.append(&mut conductor.wrong);
@@ -143,7 +144,6 @@ pub(crate) fn run(seed: u64, is_short: bool, folder: &Path) -> io::Result<Report
     )?))?;
     report.violations.extend(judge::history(&history));
     report.vacuous = judge::vacuous(&report, &plan);
-    keep_logs(&conductor.ensemble, folder)?;
     if !report.violations.is_empty() {
         keep_data(&mut conductor.ensemble, folder)?;
     }
@@ -170,6 +170,7 @@ impl Stage {
             let mount_point = folder.join(format!("disk{id}"));
             let disk = LoopDisk::mount(plan.file_system, plan.disk_mib, &mount_point, &cutter)?;
             ensemble.set_data_dir(id, &disk.folder().join("data"))?;
+            disk.sync()?;
             disks.insert(id, disk);
         }
         let mut clocks = BTreeMap::new();
@@ -255,9 +256,12 @@ fn play(
         ));
     }
     board.end_load();
-    let (trees, digests) = trees::read_all(&conductor.ensemble, board, PATIENCE)?;
-    history.trees = trees;
-    history.digests = digests;
+    match trees::read_all(&conductor.ensemble, board, PATIENCE) {
+        Ok((trees, digests)) => (history.trees, history.digests) = (trees, digests),
+        Err(error) => report.violations.push(format!(
+            "liveness.all-recover: not all servers can be read from: {error}"
+        )),
+    }
     Ok(())
 }
 

@@ -122,6 +122,14 @@ impl LoopDisk {
         &self.folder
     }
 
+    /// All that is on it survives a power cut from now on: what a test puts there itself.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(File::open(&self.folder)?)?)
+    }
+
     /// From now on every write fails, and what was not synced is gone after
     /// [`LoopDisk::restore_power`].
     ///
