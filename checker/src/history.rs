@@ -228,7 +228,7 @@ pub enum Request {
         identity: Id,
     },
     CloseSession,
-    /// Anything else: judged for its answer's place and zxid only. It must not be a write.
+    /// Anything else: judged for its answer's place and zxid only. It must not change anything.
     Other {
         name: String,
     },

@@ -1,7 +1,40 @@
 //! Judges what the clients of an ensemble saw.
 //!
-//! Synchronous and deterministic: a [`History`] in, verdicts out; no clock, no randomness, no server.
+//! Synchronous and deterministic: a [`History`] in, a [`Report`] out; no clock, no randomness, no
+//! server. What is judged is a list of promises ([`Promise`]), each with a name that users find in
+//! `docs/guarantees.md`; each has a spoilt history among the tests that must break it.
+//!
+//! | file | judges | with |
+//! | --- | --- | --- |
+//! | `order` | session order, no going back, one zxid each, sync | zxids and the clock |
+//! | `oracle` | every write, every read, the end | the log, applied to a naive tree |
+//! | `linear` | linearizability | a search, by times and answers alone |
+//! | `watches` | every event | the log |
+//! | `sightings` | events | answers, where there is no log |
+//! | `sessions` | expiry, ends, ids | the clock, and the log if there is one |
+//! | `numbers`, `fencing`, `connections`, `replicas` | what they are named after | answers |
+//! | `vacuity` | whether enough happened for all of that to mean anything | counts |
 
+mod connections;
+mod fencing;
+mod from_log;
 pub mod history;
+mod index;
+mod judge;
+pub mod linear;
+mod numbers;
+mod oracle;
+mod order;
+mod promise;
+pub mod replay;
+mod replicas;
+mod sessions;
+mod sightings;
+mod tally;
+pub mod tree;
+mod watches;
 
 pub use history::History;
+pub use judge::{Report, check};
+pub use promise::{Promise, Violation};
+pub use tally::Tally;

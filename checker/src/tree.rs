@@ -258,7 +258,10 @@ impl Tree {
         acl: Option<&[AclEntry]>,
         changes: &mut Vec<Change>,
     ) -> Result<Path, Refused> {
-        let with_ttl = matches!(kind, CreateKind::Ttl { .. } | CreateKind::TtlSequential { .. });
+        let with_ttl = matches!(
+            kind,
+            CreateKind::Ttl { .. } | CreateKind::TtlSequential { .. }
+        );
         if with_ttl && author.rules.ttl_disabled {
             return Err(ErrorCode::Unimplemented);
         }
@@ -536,7 +539,10 @@ impl Znode {
     /// A child came or went.
     fn count_children(&mut self, zxid: i64) {
         let children = i64::from(self.stat.num_children);
-        let cversion = self.created.wrapping_mul(2).wrapping_sub(children.cast_unsigned());
+        let cversion = self
+            .created
+            .wrapping_mul(2)
+            .wrapping_sub(children.cast_unsigned());
         let [a, b, c, d, ..] = cversion.to_le_bytes();
         self.stat.cversion = i32::from_le_bytes([a, b, c, d]);
         self.stat.pzxid = Zxid(zxid);
@@ -561,10 +567,7 @@ fn allow(author: &Author<'_>, acl: Option<&[Acl]>, wanted: Perms) -> Result<(), 
 }
 
 /// The ACL that a znode gets; `None` stands for the open one.
-fn resolve(
-    author: &Author<'_>,
-    acl: Option<&[AclEntry]>,
-) -> Result<Option<Arc<[Acl]>>, Refused> {
+fn resolve(author: &Author<'_>, acl: Option<&[AclEntry]>) -> Result<Option<Arc<[Acl]>>, Refused> {
     let Some(acl) = acl else {
         return Ok(None);
     };
@@ -612,6 +615,3 @@ fn below(path: &str) -> String {
         path => format!("{path}/"),
     }
 }
-
-#[cfg(test)]
-mod tests;
