@@ -197,12 +197,15 @@ impl<'a> Conductor<'a> {
         };
         let from = self.board.clock.now();
         self.disturb(&hit);
-        self.faults.push(Fault {
-            what: name.to_owned(),
-            servers: hit.iter().copied().collect(),
-            from,
-            to: None,
-        });
+        // To the checker, one that names no server concerns them all.
+        if !hit.is_empty() {
+            self.faults.push(Fault {
+                what: name.to_owned(),
+                servers: hit.iter().copied().collect(),
+                from,
+                to: None,
+            });
+        }
         let mut fault = Active {
             act: planned.act,
             name,

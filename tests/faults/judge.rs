@@ -2,11 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use quorate_checker::History;
-use quorate_tests::checker::{Promises, check};
+use quorate_checker::{History, check};
 use quorate_tests::ensemble::Ensemble;
 
-use crate::interim;
 use crate::plan::Plan;
 use crate::run::Report;
 
@@ -23,8 +21,13 @@ const LEADER: &str = "there is a leader";
 
 /// What the checker finds.
 pub(crate) fn history(history: &History) -> Vec<String> {
-    let (violations, _) = check(&interim::convert(history), Promises::ALL);
-    violations.iter().map(ToString::to_string).collect()
+    let report = check(history);
+    let told = report.violations.iter().map(ToString::to_string);
+    let undecided = report
+        .undecided
+        .iter()
+        .map(|what| format!("undecided: {what}"));
+    told.chain(undecided).collect()
 }
 
 /// What servers say about themselves that none should ever say.

@@ -9,7 +9,6 @@
 mod board;
 mod clients;
 mod conductor;
-mod interim;
 mod judge;
 mod plan;
 mod run;

@@ -12,9 +12,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use quorate_checker::History;
-use quorate_checker::history::{Header, Promises};
-use quorate_protocol::Request;
-use quorate_tests::client::{Connection, PERSISTENT, create};
+use quorate_checker::history::{
+    CreateKind, Data, Header, Operation, Outcome, Promises, Request as Asked, SessionRecord,
+    SessionStep,
+};
+use quorate_tests::client::Connection;
 use quorate_tests::ensemble::Ensemble;
 use quorate_tests::faults::Network;
 use quorate_tests::loop_disk::{FileSystem, LoopDisk, PowerCutter};
@@ -30,7 +32,7 @@ use crate::clients::{Client, FOLDERS, FOLLOWED, Follows, Habits, PAIR, REGISTERS
 use crate::conductor::Conductor;
 use crate::judge;
 use crate::plan::{Class, DESCRIPTORS, Plan};
-use crate::trees;
+use crate::{trees, wire};
 
 /// Of clients that stay with what they have; longer than any fault lasts.
 const STEADY_MS: i32 = 40_000;
@@ -89,13 +91,13 @@ pub(crate) fn run(seed: u64, is_short: bool, folder: &Path) -> io::Result<Report
     let stage = Stage::new(&plan, folder)?;
     let mut ensemble = stage.ensemble;
     ensemble.start()?;
-    set_up(&mut ensemble)?;
     let clock = Clock::start();
     let ids = ensemble.ids();
     let addresses = ids.iter().map(|id| (*id, ensemble.client_address(*id)));
     let board = Board::new(clock, addresses.collect());
-    let mut conductor = Conductor::new(ensemble, stage.disks, stage.clocks, &board, &plan);
     let mut history = History::default();
+    add(&mut history, set_up(&mut ensemble, &board)?);
+    let mut conductor = Conductor::new(ensemble, stage.disks, stage.clocks, &board, &plan);
     let mut report = Report {
         seed,
         servers: plan.servers,
@@ -287,25 +289,64 @@ fn add(history: &mut History, mut recording: Recording) {
     history.sessions.append(&mut recording.sessions);
 }
 
-fn set_up(ensemble: &mut Ensemble) -> io::Result<()> {
-    let address = ensemble.leader().map(|leader| ensemble.address(leader))?;
+/// Makes what the clients work on, as one more client: a history begins with an empty tree.
+fn set_up(ensemble: &mut Ensemble, board: &Board) -> io::Result<Recording> {
+    let server = ensemble.leader()?;
     let deadline = Instant::now() + PATIENCE;
+    let number = board.next_connection();
+    let from = board.clock.now();
     let mut connection = loop {
-        match Connection::open(address, SETUP_MS) {
+        match Connection::open(ensemble.address(server), SETUP_MS) {
             // A server may close a connection while it finds its place.
             Err(_) if Instant::now() < deadline => thread::sleep(Duration::from_millis(20)),
             opened => break opened?,
         }
     };
+    let session = connection.session();
+    let mut recording = Recording::default();
+    recording.sessions.push(SessionRecord {
+        client: CLIENTS,
+        connection: number,
+        server,
+        session: session.id.get(),
+        from,
+        at: board.clock.now(),
+        step: SessionStep::Opened {
+            timeout_ms: session.timeout_ms.unsigned_abs(),
+        },
+    });
     let registers = REGISTERS.iter().chain(&FOLLOWED).chain(&PAIR);
-    for path in FOLDERS.iter().chain(registers) {
-        let reply = connection.call(&create(path, b"", PERSISTENT))?;
-        if reply.code() != 0 {
-            return Err(io::Error::other(format!("{path}: {reply:?}")));
-        }
+    let creates = FOLDERS.iter().chain(registers).map(|path| Asked::Create {
+        path: (*path).into(),
+        data: Data::from(""),
+        kind: CreateKind::Persistent,
+        acl: None,
+        with_stat: false,
+    });
+    for (sequence, request) in (1..).zip(creates.chain([Asked::CloseSession])) {
+        let invoked = board.clock.now();
+        let sent = wire::request(&request).ok_or_else(|| io::Error::other("it cannot be sent"))?;
+        let reply = connection.call(&sent)?;
+        let done = reply
+            .result
+            .ok()
+            .and_then(|body| wire::reply(&request, body));
+        let zxid = reply.zxid;
+        let done = done.ok_or_else(|| io::Error::other(format!("{request:?} was refused")))?;
+        recording.operations.push(Operation {
+            client: CLIENTS,
+            connection: number,
+            server,
+            session: session.id.get(),
+            sequence,
+            invoked,
+            returned: Some(board.clock.now()),
+            arrival: sequence,
+            request,
+            outcome: Outcome::Done { zxid, reply: done },
+        });
     }
-    connection.call(&Request::CloseSession)?;
-    Ok(())
+    Ok(recording)
 }
 
 fn keep_logs(ensemble: &Ensemble, folder: &Path) -> io::Result<()> {
