@@ -221,8 +221,8 @@ async fn read(selection: Selection) -> Result<Vec<Entry>, io::Error> {
     let entries = if selection.is_in_memory() {
         selection.read()?
     } else {
-        let read = tokio::task::spawn_blocking(move || selection.read());
-        read.await.map_err(io::Error::other)??
+        let read = crate::tasks::blocking(move || selection.read());
+        read.await??
     };
     entries.into_iter().map(to_entry).collect()
 }
@@ -248,7 +248,7 @@ pub(super) fn to_log_id(id: EntryId) -> LogId {
     }
 }
 
-pub(super) fn to_entry_id(id: LogId) -> EntryId {
+pub(crate) fn to_entry_id(id: LogId) -> EntryId {
     EntryId {
         term: id.leader_id.term,
         index: id.index,
@@ -280,7 +280,7 @@ pub(super) fn to_log_entry(entry: Entry) -> Result<LogEntry, io::Error> {
     Ok(LogEntry { id, kind, payload })
 }
 
-pub(super) fn to_entry(entry: LogEntry) -> Result<Entry, io::Error> {
+pub(crate) fn to_entry(entry: LogEntry) -> Result<Entry, io::Error> {
     let payload = match entry.kind {
         KIND_BLANK => Payload::Blank,
         KIND_NORMAL => Payload::Normal(Proposal(entry.payload)),

@@ -18,7 +18,8 @@ use super::snapshots::SnapshotStore;
 
 const IDENTITY_FILE: &str = "identity";
 const IDENTITY_FILE_TEMPORARY: &str = "identity.tmp";
-const LOCK: &str = "lock";
+/// Whoever uses the folder holds a lock on this file.
+pub(crate) const LOCK: &str = "lock";
 /// The newest identity format this program reads, and the one it writes.
 const FORMAT_VERSION: u32 = 1;
 const MAGIC: &[u8; 8] = b"QuorumId";

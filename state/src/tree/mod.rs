@@ -11,6 +11,7 @@
 //! paths and on the order of commands alone.
 
 pub(crate) mod acl;
+mod audit;
 mod create;
 mod delete;
 mod due;

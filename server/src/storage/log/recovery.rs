@@ -494,6 +494,16 @@ impl Recovered {
         Ok(())
     }
 
+    /// The bytes of a write that never finished, in the last segment.
+    pub(crate) fn torn(&self) -> Option<Range<u64>> {
+        self.torn.clone()
+    }
+
+    /// The files that [`Recovered::repair`] removes.
+    pub(crate) fn useless(&self) -> &[PathBuf] {
+        &self.useless
+    }
+
     /// How many bytes of a write that never finished were cut off.
     pub(crate) fn torn_bytes(&self) -> u64 {
         self.torn.as_ref().map_or(0, |torn| torn.end - torn.start)
