@@ -4,11 +4,10 @@
 
 use std::sync::Arc;
 
-use quorate_protocol::multi::MultiOp;
-use quorate_protocol::{AclEntry, Zxid, request};
+use quorate_protocol::Zxid;
 use quorate_state::{Action, Command, Configuration, Write};
 
-use crate::history::{CreateKind, LogCommand, LogEntry, Origin, Path, Request, Rules};
+use crate::history::{LogCommand, LogEntry, Origin, Path, Request, Rules};
 
 impl LogEntry {
     /// An entry that holds a command.
@@ -126,92 +125,22 @@ fn fingerprint(password: &[u8]) -> u64 {
     })
 }
 
+/// `None` for what is refused whatever the state.
 fn words_for(write: Write) -> Option<Request> {
-    Some(match write {
-        // Only inside of a multi does this operation make a container.
-        Write::Create(create) => created(create, Create::Plain, false)?,
-        Write::Create2(create) => created(create, Create::Plain, true)?,
-        Write::CreateContainer(create) => created(create, Create::Container, true)?,
-        Write::CreateTtl(create) => created_with_ttl(create)?,
-        Write::Delete(delete) => deleted(delete),
-        Write::SetData(set) => data_set(set),
-        Write::SetAcl(set) => Request::SetAcl {
-            path: set.path.into(),
-            acl: set.acl,
-            version: set.version,
-        },
-        Write::Multi(ops) => {
-            let parts = ops.into_iter().map(|op| {
-                Some(match op {
-                    MultiOp::Create(create) => created(create, Create::InMulti, false)?,
-                    MultiOp::Create2(create) => created(create, Create::InMulti, true)?,
-                    MultiOp::CreateContainer(create) => created(create, Create::Container, true)?,
-                    MultiOp::CreateTtl(create) => created_with_ttl(create)?,
-                    MultiOp::Delete(delete) => deleted(delete),
-                    MultiOp::SetData(set) => data_set(set),
-                    MultiOp::Check(check) => Request::Check {
-                        path: check.path.into(),
-                        version: check.version,
-                    },
-                })
-            });
-            Request::Multi(parts.collect::<Option<_>>()?)
-        }
+    use quorate_protocol::Request as Wire;
+    let wire = match write {
+        Write::Create(create) => Wire::Create(create),
+        Write::Create2(create) => Wire::Create2(create),
+        Write::CreateContainer(create) => Wire::CreateContainer(create),
+        Write::CreateTtl(create) => Wire::CreateTtl(create),
+        Write::Delete(delete) => Wire::Delete(delete),
+        Write::SetData(set) => Wire::SetData(set),
+        Write::SetAcl(set) => Wire::SetAcl(set),
+        Write::Multi(ops) => Wire::Multi(ops),
         Write::Reconfig(_) => return None,
-    })
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Create {
-    Plain,
-    InMulti,
-    Container,
-}
-
-fn created(create: request::Create, how: Create, with_stat: bool) -> Option<Request> {
-    let kind = match (how, CreateKind::from_flags(create.flags, None)?) {
-        (Create::Plain, CreateKind::Container) => CreateKind::Persistent,
-        (Create::Container, CreateKind::Persistent | CreateKind::Container) => {
-            CreateKind::Container
-        }
-        (Create::Container, _) => return None,
-        (_, kind) => kind,
     };
-    Some(Request::Create {
-        path: create.path.into(),
-        data: crate::history::Data(create.data),
-        kind,
-        acl: unless_open(create.acl),
-        // ZooKeeper answers as for create2 when a plain create in a multi makes a container.
-        with_stat: with_stat || (how == Create::InMulti && kind == CreateKind::Container),
-    })
-}
-
-fn created_with_ttl(create: request::CreateTtl) -> Option<Request> {
-    Some(Request::Create {
-        path: create.path.into(),
-        data: crate::history::Data(create.data),
-        kind: CreateKind::from_flags(create.flags, Some(create.ttl_ms))?,
-        acl: unless_open(create.acl),
-        with_stat: true,
-    })
-}
-
-fn deleted(delete: request::Delete) -> Request {
-    Request::Delete {
-        path: delete.path.into(),
-        version: delete.version,
+    match Request::of_wire(&wire) {
+        Request::Other { .. } => None,
+        write => Some(write),
     }
-}
-
-fn data_set(set: request::SetData) -> Request {
-    Request::SetData {
-        path: set.path.into(),
-        data: crate::history::Data(set.data),
-        version: set.version,
-    }
-}
-
-fn unless_open(acl: Vec<AclEntry>) -> Option<Vec<AclEntry>> {
-    (acl != [AclEntry::open()]).then_some(acl)
 }

@@ -17,6 +17,7 @@
 
 mod connections;
 mod fencing;
+mod figure;
 mod from_log;
 pub mod history;
 mod index;
@@ -32,9 +33,17 @@ mod sessions;
 mod sightings;
 mod tally;
 pub mod tree;
+pub mod trust;
+pub mod vacuity;
 mod watches;
+mod wire;
 
+pub use figure::Figure;
 pub use history::History;
 pub use judge::{Report, check};
 pub use promise::{Promise, Violation};
 pub use tally::Tally;
+pub use vacuity::{Shortfall, Thresholds};
+
+#[cfg(test)]
+mod tests;

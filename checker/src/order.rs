@@ -74,10 +74,13 @@ fn judge_sessions(judge: &mut Judge<'_>) {
                     }
                     arrival = operation.arrival;
                 }
-                while let Some((_, Some(zxid))) =
-                    events.next_if(|(event, _)| operation.arrival != 0 && *event < arrival)
-                {
-                    if is_state(zxid) && zxid < seen {
+                let is_before = |(event, _): &(u32, Option<i64>)| *event < operation.arrival;
+                while let Some((_, zxid)) = events.next_if(is_before) {
+                    // Those made up for a watch that is set again have none.
+                    let Some(zxid) = zxid.filter(|zxid| is_state(*zxid)) else {
+                        continue;
+                    };
+                    if zxid < seen {
                         judge.violation(Promise::NoGoingBack, || {
                             format!(
                                 "an event at {zxid:#x} after {seen:#x}, before {}",

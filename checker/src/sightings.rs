@@ -4,23 +4,28 @@
 //! another one has to come behind the event, on this connection or, once the watch is set again, on
 //! the next. A persistent watch has as many events as there were versions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use quorate_protocol::ErrorCode;
 
-use crate::history::{EventKind, Operation, Outcome, Path, Request, WatchEvent};
+use crate::history::{
+    EventKind, History, Operation, Outcome, Path, Request, WatchEvent, WatchList,
+};
 use crate::judge::{Judge, describe};
 use crate::oracle::path_of;
 use crate::promise::Promise;
 
 pub(crate) fn judge(judge: &mut Judge<'_>) {
+    let guarded = guarded_of(judge.history);
     let sessions: Vec<Vec<u32>> = judge.index.sessions.values().cloned().collect();
     for numbers in sessions {
         // What each one-shot watch on data was set at.
-        let mut armed: BTreeMap<Path, i64> = BTreeMap::new();
+        let mut armed: BTreeMap<Path, Option<i64>> = BTreeMap::new();
         for number in numbers {
             let mut eye = Eye {
                 before: std::mem::take(&mut armed),
+                guarded: guarded.clone(),
                 ..Eye::default()
             };
             for arrival in arrivals_of(judge, number) {
@@ -32,6 +37,27 @@ pub(crate) fn judge(judge: &mut Judge<'_>) {
             armed = eye.armed;
         }
     }
+}
+
+/// Paths that may have an ACL: events about them may be withheld, and the watch is used up.
+fn guarded_of(history: &History) -> Rc<BTreeSet<Path>> {
+    fn look(request: &Request, guarded: &mut BTreeSet<Path>) {
+        match request {
+            Request::Create {
+                path, acl: Some(_), ..
+            }
+            | Request::SetAcl { path, .. } => {
+                guarded.insert(Path::clone(path));
+            }
+            Request::Multi(parts) => parts.iter().for_each(|part| look(part, guarded)),
+            _ => {}
+        }
+    }
+    let mut guarded = BTreeSet::new();
+    for operation in &history.operations {
+        look(&operation.request, &mut guarded);
+    }
+    Rc::new(guarded)
 }
 
 enum Arrival<'h> {
@@ -62,13 +88,15 @@ fn arrivals_of<'h>(judge: &Judge<'h>, number: u32) -> Vec<Arrival<'h>> {
 #[derive(Default)]
 struct Eye {
     /// The one-shot watches of the session's connection before, which may be set again.
-    before: BTreeMap<Path, i64>,
-    armed: BTreeMap<Path, i64>,
+    before: BTreeMap<Path, Option<i64>>,
+    /// `None`: what the znode was when the watch was set is not known.
+    armed: BTreeMap<Path, Option<i64>>,
+    guarded: Rc<BTreeSet<Path>>,
     /// Of paths watched persistently: what was last shown (creation, version), and how many events
     /// about data came since.
     counted: BTreeMap<Path, Option<(i64, i32, i32)>>,
     recursive: Vec<Path>,
-    children: BTreeMap<Path, ()>,
+    children: BTreeSet<Path>,
     /// Events before the watches of the connection before are set again.
     early: Vec<(EventKind, Path)>,
 }
@@ -81,10 +109,9 @@ impl Eye {
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || &**root == "/")
         };
         let mut is_wanted = match event.kind {
-            EventKind::ChildrenChanged => self.children.remove(path).is_some(),
+            EventKind::ChildrenChanged => self.children.remove(path),
             kind => {
-                let by_children =
-                    kind == EventKind::Deleted && self.children.remove(path).is_some();
+                let by_children = kind == EventKind::Deleted && self.children.remove(path);
                 self.armed.remove(path).is_some() || by_children
             }
         };
@@ -119,23 +146,31 @@ impl Eye {
         ) = (&operation.request, operation.outcome.is_done())
         {
             let mut came = std::mem::take(&mut self.early);
-            for path in data.iter().chain(exist) {
-                let told = came
-                    .iter()
-                    .position(|(kind, at)| at == path && *kind != EventKind::ChildrenChanged);
+            let waits = data.iter().map(|path| (path, false));
+            for (path, for_creation) in waits.chain(exist.iter().map(|path| (path, true))) {
+                let told = came.iter().position(|(kind, at)| {
+                    at == path
+                        && match kind {
+                            EventKind::Created => for_creation,
+                            EventKind::Deleted | EventKind::DataChanged => !for_creation,
+                            EventKind::ChildrenChanged => false,
+                        }
+                });
                 if let Some(told) = told {
                     came.swap_remove(told);
                     judge.report.tally.events_checked += 1;
-                } else if let Some(zxid) = self.before.get(path) {
-                    self.armed.insert(Path::clone(path), *zxid);
+                } else {
+                    let zxid = self.before.get(path).copied().flatten();
+                    self.armed.insert(Path::clone(path), zxid);
                 }
             }
-            let told = |(_, at): &(EventKind, Path)| child.contains(at);
+            let lists = data.iter().chain(exist).chain(child);
+            let told = |(_, at): &(EventKind, Path)| lists.clone().any(|path| path == at);
             judge.report.tally.events_checked +=
                 came.iter().filter(|event| told(event)).count() as u64;
             came.retain(|event| !told(event));
             for path in child {
-                self.children.insert(Path::clone(path), ());
+                self.children.insert(Path::clone(path));
             }
             for path in persistent {
                 self.counted.entry(Path::clone(path)).or_default();
@@ -159,11 +194,20 @@ impl Eye {
                     self.counted.entry(Path::clone(path)).or_default();
                 }
             },
-            // Which ones are left is simple to say, but nobody here has needed it.
-            Request::RemoveWatches { path, .. } => {
-                self.armed.remove(path);
-                self.counted.remove(path);
-                self.children.remove(path);
+            Request::RemoveWatches { path, which } if operation.outcome.is_done() => {
+                let is_meant = |list| *which == list || *which == WatchList::Any;
+                if is_meant(WatchList::Data) {
+                    self.armed.remove(path);
+                }
+                if is_meant(WatchList::Children) {
+                    self.children.remove(path);
+                }
+                if is_meant(WatchList::Persistent) {
+                    self.counted.remove(path);
+                }
+                if is_meant(WatchList::Recursive) {
+                    self.recursive.retain(|root| root != path);
+                }
             }
             _ => {}
         }
@@ -187,10 +231,10 @@ impl Eye {
         };
         // 0: there is none.
         let shown = stat.map_or(0, |stat| stat.mzxid.0);
-        if let Some(armed) = self.armed.get(path)
-            && *armed != shown
+        if let Some(armed) = self.armed.get(path).copied().flatten()
+            && armed != shown
+            && !self.guarded.contains(path)
         {
-            let armed = *armed;
             self.armed.remove(path);
             judge.violation(Promise::EventsComeFirst, || {
                 format!(
@@ -203,6 +247,7 @@ impl Eye {
             if let Some((czxid, version, events)) = *counted
                 && czxid == stat.czxid.0
                 && stat.version.wrapping_sub(version) != events
+                && !self.guarded.contains(path)
             {
                 let promise = match stat.version.wrapping_sub(version) > events {
                     true => Promise::WatchesFire,
@@ -223,7 +268,7 @@ impl Eye {
             _ => false,
         };
         if arms {
-            self.armed.insert(Path::clone(path), shown);
+            self.armed.insert(Path::clone(path), Some(shown));
         }
         self.watch_children(operation, path);
     }
@@ -232,7 +277,7 @@ impl Eye {
         if let (Request::GetChildren { watch: true, .. }, true) =
             (&operation.request, operation.outcome.is_done())
         {
-            self.children.insert(Path::clone(path), ());
+            self.children.insert(Path::clone(path));
         }
     }
 }

@@ -61,6 +61,7 @@ fn judge_connection(judge: &mut Judge<'_>, oracle: &Oracle, number: u32) {
         missed: Vec::new(),
         unplaced: Vec::new(),
         identities: Vec::new(),
+        known: 0,
         last_event: i64::MIN,
         started: false,
     };
@@ -117,7 +118,11 @@ struct Watcher<'o> {
     missed: Vec<Due>,
     /// Events without a zxid: made up for a watch that is set again, whose answer follows.
     unplaced: Vec<(EventKind, Path)>,
+    /// What the client has proved. When the server knew of the last ones is not known before the
+    /// next answer, since the answer to a proof has no zxid.
     identities: Vec<Id>,
+    /// How many of them the server knew at the last answer.
+    known: usize,
     last_event: i64,
     /// A watch has been registered.
     started: bool,
@@ -148,7 +153,11 @@ impl Watcher<'_> {
                     path: Path::clone(path),
                     may_read: match acl {
                         None => Some(true),
-                        Some(_) => may_read(acl, Perms::READ, &self.identities),
+                        Some(_) => {
+                            let before = &self.identities[..self.known];
+                            let after = may_read(acl, Perms::READ, &self.identities);
+                            after.filter(|after| may_read(acl, Perms::READ, before) == Some(*after))
+                        }
                     },
                 });
             };
@@ -244,6 +253,7 @@ impl Watcher<'_> {
             return;
         }
         self.advance(zxid);
+        self.known = self.identities.len();
         let late = self.due.len();
         self.miss(judge, late, Promise::EventsComeFirst, || {
             format!("before {}", describe(operation))

@@ -244,3 +244,6 @@ fn word(operation: usize) -> u128 {
     let high = mix(seed.wrapping_mul(2) ^ 0x5851_f42d_4c95_7f2d);
     u128::from(high) << 64 | u128::from(mix(seed))
 }
+
+#[cfg(test)]
+mod tests;
