@@ -33,13 +33,17 @@ pub(crate) const PAIR: [&str; 2] = ["/m/x", "/m/y"];
 /// Created and deleted; some watch all below.
 pub(crate) const TREE: &str = "/t";
 const NAMES: [&str; 3] = ["a", "b", "c"];
+/// Created and deleted, for multis to ask about; they stay among themselves, so that what ties two
+/// subtrees together ties no more of them.
+const FLAG: &str = "/m/flag";
+const PAIR_LOG: &str = "/m/log";
 /// For sequential znodes that nobody deletes.
 pub(crate) const LOG: &str = "/log";
 /// For ephemeral sequential ones.
 pub(crate) const LINE: &str = "/line";
 pub(crate) const EPHEMERALS: &str = "/e";
 /// All that must be there before the clients come.
-pub(crate) const FOLDERS: [&str; 7] = ["/r", "/p", "/m", TREE, LOG, LINE, EPHEMERALS];
+pub(crate) const FOLDERS: [&str; 8] = ["/r", "/p", "/m", PAIR_LOG, TREE, LOG, LINE, EPHEMERALS];
 
 /// Below a server's limit for what a reply may hold, with all clients' entries in one list.
 const APPENDS_MAX: u32 = 1_500;
@@ -52,9 +56,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// To a handshake on such a server.
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
 const BATCH_MAX: usize = 8;
-/// Between two batches, in milliseconds: the point is that a machine with two processors gets to do all
-/// the rest.
-const PAUSE_MS: std::ops::Range<u64> = 2..40;
 const NO_NODE: i32 = -101;
 
 /// How a client behaves.
@@ -67,6 +68,9 @@ pub(crate) struct Habits {
     /// session to expire.
     pub(crate) is_restless: bool,
     pub(crate) follows: Follows,
+    /// Between two batches: a machine with two processors has to get to do all the rest, and where the
+    /// order of what was done is searched for, there must not be too much of it.
+    pub(crate) pause_ms_max: u64,
 }
 
 /// Which persistent watches a client has.
@@ -339,7 +343,9 @@ impl<'a> Client<'a> {
                     }
                 }
             }
-            thread::sleep(Duration::from_millis(self.rng.random_range(PAUSE_MS)));
+            thread::sleep(Duration::from_millis(
+                self.rng.random_range(0..self.habits.pause_ms_max),
+            ));
             batch = self.next_batch();
         }
     }
@@ -525,9 +531,8 @@ impl<'a> Client<'a> {
         let [x, y] = PAIR.map(Path::from);
         let mut parts = Vec::new();
         if self.rng.random_ratio(1, 4) {
-            let name = NAMES[self.rng.random_range(0..NAMES.len())];
             parts.push(Request::Check {
-                path: format!("{TREE}/{name}").into(),
+                path: FLAG.into(),
                 version: -1,
             });
         }
@@ -542,7 +547,21 @@ impl<'a> Client<'a> {
         }
         if self.rng.random_ratio(1, 4) && self.appends < APPENDS_MAX {
             self.appends += 1;
-            parts.push(self.append(LOG, CreateKind::PersistentSequential));
+            parts.push(self.append(PAIR_LOG, CreateKind::PersistentSequential));
+        }
+        match self.rng.random_range(0..8) {
+            0 => parts.push(Request::Delete {
+                path: FLAG.into(),
+                version: -1,
+            }),
+            1 => parts.push(Request::Create {
+                path: FLAG.into(),
+                data: Data::default(),
+                kind: CreateKind::Persistent,
+                acl: None,
+                with_stat: false,
+            }),
+            _ => {}
         }
         Request::Multi(parts)
     }

@@ -22,6 +22,7 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
 
 use crate::board::Board;
+use crate::holders::Holder;
 use crate::plan::{Act, DESCRIPTORS, Plan, Planned, Shape, Target};
 
 /// From a server's own end to its next start, where nothing keeps it down.
@@ -39,6 +40,7 @@ pub(crate) struct Conductor<'a> {
     pub(crate) ensemble: Ensemble,
     pub(crate) disks: BTreeMap<u64, LoopDisk>,
     pub(crate) clocks: BTreeMap<u64, WallClock>,
+    pub(crate) holders: Vec<Holder>,
     /// What was done, for the history.
     pub(crate) faults: Vec<Fault>,
     /// Servers that ended and should not have, and what else is no fault of ours.
@@ -76,6 +78,8 @@ struct Active {
 struct Undo {
     down: BTreeSet<u64>,
     frozen: BTreeMap<u64, u32>,
+    /// Processes that hold locks.
+    frozen_holders: Vec<u32>,
     weather: Weather,
     full: BTreeSet<u64>,
     tracers: BTreeMap<u64, Process>,
@@ -102,6 +106,7 @@ impl<'a> Conductor<'a> {
             ensemble,
             disks,
             clocks,
+            holders: Vec::new(),
             faults: Vec::new(),
             wrong: Vec::new(),
             happened: BTreeMap::new(),
@@ -190,9 +195,11 @@ impl<'a> Conductor<'a> {
         };
         let hit = match planned.act {
             // Nobody may notice.
-            Act::Resets | Act::Destroyed | Act::ClockJump { .. } | Act::ClockDrift { .. } => {
-                BTreeSet::new()
-            }
+            Act::Resets
+            | Act::Destroyed
+            | Act::ClockJump { .. }
+            | Act::ClockDrift { .. }
+            | Act::PauseHolder => BTreeSet::new(),
             _ => servers.clone(),
         };
         let from = self.board.clock.now();
@@ -247,6 +254,7 @@ impl<'a> Conductor<'a> {
             Act::ClockJump { target, .. } => ("clock_jump", target),
             Act::ClockDrift { target, .. } => ("clock_drift", target),
             Act::Descriptors(target) => ("descriptors", target),
+            Act::PauseHolder => ("pause_holder", Target::All),
         };
         let all = self.ensemble.ids();
         if matches!(act, Act::RollingRestart) && free.len() < all.len() {
@@ -300,6 +308,7 @@ impl<'a> Conductor<'a> {
                 | Act::Loss { .. }
                 | Act::ClientsCut(_)
                 | Act::ClientsLoss { .. }
+                | Act::PauseHolder
         );
         let mut free: BTreeSet<u64> = match of_links {
             true => self.ensemble.ids().into_iter().collect(),
@@ -407,6 +416,13 @@ impl<'a> Conductor<'a> {
             Act::ClockDrift { ms_per_s, .. } => {
                 for id in servers {
                     undo.clocks.insert(*id, (0, ms_per_s, now));
+                }
+            }
+            Act::PauseHolder => {
+                let holder = self.holders.choose(&mut self.rng);
+                for id in holder.map(Holder::id) {
+                    signal(id, "STOP")?;
+                    undo.frozen_holders.push(id);
                 }
             }
             Act::Descriptors(_) => {
@@ -524,6 +540,9 @@ impl<'a> Conductor<'a> {
             if self.ensemble.process_id(id) == Some(pid) {
                 self.ensemble.thaw(id)?;
             }
+        }
+        for id in undo.frozen_holders.drain(..) {
+            signal(id, "CONT")?;
         }
         undo.connections.retain(|id, _| !servers.contains(id));
         for (id, _) in undo.clocks.extract_if(.., |id, _| servers.contains(id)) {
@@ -727,6 +746,15 @@ impl<'a> Conductor<'a> {
             let what = format!("server {id} ended by itself with {status} during {faults:?}");
             self.wrong.push(what);
         }
+    }
+}
+
+fn signal(process: u32, name: &str) -> io::Result<()> {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("kill -{name} {process}")]);
+    match command.status()?.success() {
+        true => Ok(()),
+        false => Err(io::Error::other(format!("kill -{name} {process} fails"))),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use quorate_checker::{History, check};
+use quorate_checker::{History, Tally, check};
 use quorate_tests::ensemble::Ensemble;
 
 use crate::plan::Plan;
@@ -20,14 +20,19 @@ const PANICKED: &str = "panicked at";
 const LEADER: &str = "there is a leader";
 
 /// What the checker finds.
-pub(crate) fn history(history: &History) -> Vec<String> {
+pub(crate) struct Verdict {
+    pub(crate) violations: Vec<String>,
+    pub(crate) undecided: Vec<String>,
+    pub(crate) tally: Tally,
+}
+
+pub(crate) fn history(history: &History) -> Verdict {
     let report = check(history);
-    let told = report.violations.iter().map(ToString::to_string);
-    let undecided = report
-        .undecided
-        .iter()
-        .map(|what| format!("undecided: {what}"));
-    told.chain(undecided).collect()
+    Verdict {
+        violations: report.violations.iter().map(ToString::to_string).collect(),
+        undecided: report.undecided,
+        tally: report.tally,
+    }
 }
 
 /// What servers say about themselves that none should ever say.

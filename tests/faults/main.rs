@@ -9,7 +9,9 @@
 mod board;
 mod clients;
 mod conductor;
+mod holders;
 mod judge;
+mod offline;
 mod plan;
 mod run;
 mod trees;
@@ -32,7 +34,7 @@ use quorate_tests::server::quorate_binary;
 use crate::run::Report;
 
 /// A run takes 15 to 40 seconds; on a busy machine some more.
-const RUN_LIMIT: Duration = Duration::from_secs(300);
+const RUN_LIMIT: Duration = Duration::from_secs(180);
 /// Of the short form.
 const SHORT_RUNS: u64 = 1;
 /// Before the report of a run, on a line of its own.
@@ -40,6 +42,17 @@ const REPORT: &str = "report: ";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((first, rest)) = words.split_first()
+        && first == "--holder"
+    {
+        return match holders::hold(rest) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                say(&format!("holder: {error}"));
+                ExitCode::FAILURE
+            }
+        };
+    }
     let result = match Options::parse(&words) {
         Err(what) => Err(io::Error::other(what)),
         // The test runner's own questions.
@@ -213,6 +226,7 @@ struct Total {
     slowest_recovery: f64,
     happened: BTreeMap<String, u64>,
     violations: usize,
+    undecided: usize,
     vacuous: u64,
     failed: u64,
 }
@@ -239,15 +253,21 @@ impl Total {
         }
         say(&format!(
             "seed {seed}: {} servers, {} operations, {} writes, {} leader changes, recovered in {:.1} s, \
-             {} violations; {:?}",
+             {} violations, {} undecided; {:?}; {}",
             report.servers,
             report.operations,
             report.writes,
             report.leader_changes,
             report.recovery_seconds,
             report.violations.len(),
-            report.happened
+            report.undecided.len(),
+            report.happened,
+            report.note
         ));
+        self.undecided += report.undecided.len();
+        for what in &report.undecided {
+            say(&format!("seed {seed}: undecided: {what}"));
+        }
         if let Some(reason) = &report.vacuous {
             self.vacuous += 1;
             say(&format!("seed {seed}: says nothing: {reason}"));
@@ -262,12 +282,13 @@ impl Total {
         let minutes = self.fault_seconds / 60.0;
         say(&format!(
             "faults: {} runs, seeds {first}..{last}, {minutes:.1} fault-minutes, {} operations, {} leader \
-             changes, slowest recovery {:.1} s, violations {}, vacuous {}, failed {}; {:?}; {:.0} s",
+             changes, slowest recovery {:.1} s, violations {}, undecided {}, vacuous {}, failed {}; {:?}; {:.0} s",
             self.runs,
             self.operations,
             self.leader_changes,
             self.slowest_recovery,
             self.violations,
+            self.undecided,
             self.vacuous,
             self.failed,
             self.happened,

@@ -42,10 +42,11 @@ pub(crate) enum Class {
     SlowSyncs,
     Clocks,
     Descriptors,
+    Holders,
 }
 
 impl Class {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Kills,
         Self::KillLoops,
         Self::PowerCuts,
@@ -60,6 +61,7 @@ impl Class {
         Self::SlowSyncs,
         Self::Clocks,
         Self::Descriptors,
+        Self::Holders,
     ];
     /// Those that a run of seconds has time for, on any machine.
     const SHORT: [Self; 5] = [
@@ -143,6 +145,8 @@ pub(crate) enum Act {
         ms_per_s: i64,
     },
     Descriptors(Target),
+    /// A process that holds a lock, or waits for it, stands still.
+    PauseHolder,
 }
 
 /// An [`Act`], and when.
@@ -163,6 +167,9 @@ pub(crate) struct Plan {
     pub(crate) file_system: FileSystem,
     pub(crate) disk_mib: u64,
     pub(crate) settings: Vec<(&'static str, String)>,
+    /// Whether the servers' logs say all that was ever done. If not, servers that were away for too long
+    /// are sent snapshots.
+    pub(crate) keeps_log: bool,
     pub(crate) classes: BTreeSet<Class>,
     pub(crate) acts: Vec<Planned>,
     pub(crate) faults_last: Duration,
@@ -188,7 +195,11 @@ impl Plan {
             true => FileSystem::Xfs,
             false => FileSystem::Ext4,
         };
-        let settings = draw_settings(&mut rng);
+        let mut settings = draw_settings(&mut rng);
+        let keeps_log = rng.random_ratio(7, 10);
+        if keeps_log {
+            settings.push(("autopurge.purgeInterval", "0".to_owned()));
+        }
         let mut acts = Vec::new();
         let mut at_ms = 0;
         let from: Vec<Class> = classes.iter().copied().collect();
@@ -210,6 +221,7 @@ impl Plan {
             file_system,
             disk_mib: DISK_MIB,
             settings,
+            keeps_log,
             classes,
             acts,
             faults_last: Duration::from_millis(faults_ms),
@@ -276,7 +288,7 @@ fn draw_duration(rng: &mut StdRng, class: Class) -> u64 {
         // Down until then.
         Class::Kills | Class::PowerCuts => rng.random_range(10..3_000),
         // Below and above an election and the shorter sessions.
-        Class::Pauses => *[150, 400, 1_000, 4_000].choose(rng).expect("some"),
+        Class::Pauses | Class::Holders => *[150, 400, 1_000, 4_000].choose(rng).expect("some"),
         Class::Restarts | Class::KillLoops => rng.random_range(3_000..6_000),
         Class::Resets => rng.random_range(200..1_500),
         _ => rng.random_range(500..4_500),
@@ -334,6 +346,7 @@ fn draw_act(rng: &mut StdRng, class: Class) -> Act {
             },
         },
         Class::Descriptors => Act::Descriptors(any_of(rng)),
+        Class::Holders => Act::PauseHolder,
     }
 }
 

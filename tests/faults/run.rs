@@ -11,11 +11,11 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use quorate_checker::History;
 use quorate_checker::history::{
     CreateKind, Data, Header, Operation, Outcome, Promises, Request as Asked, SessionRecord,
     SessionStep,
 };
+use quorate_checker::{History, Tally};
 use quorate_tests::client::Connection;
 use quorate_tests::ensemble::Ensemble;
 use quorate_tests::faults::Network;
@@ -30,9 +30,9 @@ use serde::{Deserialize, Serialize};
 use crate::board::{Board, Clock};
 use crate::clients::{Client, FOLDERS, FOLLOWED, Follows, Habits, PAIR, REGISTERS, Recording};
 use crate::conductor::Conductor;
-use crate::judge;
+use crate::holders::{HOLDERS, Holder};
 use crate::plan::{Class, DESCRIPTORS, Plan};
-use crate::{trees, wire};
+use crate::{judge, offline, trees, wire};
 
 /// Of clients that stay with what they have; longer than any fault lasts.
 const STEADY_MS: i32 = 40_000;
@@ -66,6 +66,10 @@ pub(crate) struct Report {
     pub(crate) recovery_seconds: f64,
     pub(crate) happened: BTreeMap<String, u64>,
     pub(crate) violations: Vec<String>,
+    /// What the checker could not decide.
+    pub(crate) undecided: Vec<String>,
+    pub(crate) tally: Tally,
+    pub(crate) note: String,
     /// Why the run says nothing, if it does.
     pub(crate) vacuous: Option<String>,
 }
@@ -98,6 +102,10 @@ pub(crate) fn run(seed: u64, is_short: bool, folder: &Path) -> io::Result<Report
     let mut history = History::default();
     add(&mut history, set_up(&mut ensemble, &board)?);
     let mut conductor = Conductor::new(ensemble, stage.disks, stage.clocks, &board, &plan);
+    for number in 0..HOLDERS {
+        let holder = Holder::start(number, &conductor.ensemble, clock, folder)?;
+        conductor.holders.push(holder);
+    }
     let mut report = Report {
         seed,
         servers: plan.servers,
@@ -107,7 +115,7 @@ pub(crate) fn run(seed: u64, is_short: bool, folder: &Path) -> io::Result<Report
         let ending = Ending(&board);
         let clients: Vec<_> = (0..CLIENTS)
             .map(|number| {
-                let habits = habits(number, &ids);
+                let habits = habits(number, &ids, &plan);
                 let client = Client::new(number, seed, &board, habits);
                 scope.spawn(move || client.run())
             })
@@ -141,10 +149,24 @@ pub(crate) fn run(seed: u64, is_short: bool, folder: &Path) -> io::Result<Report
     report.writes = board.writes();
     report.leader_changes = judge::leader_changes(&conductor.ensemble);
     report.violations.extend(judge::logs(&conductor.ensemble));
+    let stopped = Instant::now();
+    let offline = offline::read(&mut conductor.ensemble, plan.keeps_log);
+    history.log = offline.log;
+    report.violations.extend(offline.violations);
+    let offline_took = stopped.elapsed();
     history.write_to(io::BufWriter::new(fs::File::create(
         folder.join("history.jsonl"),
     )?))?;
-    report.violations.extend(judge::history(&history));
+    let judged = Instant::now();
+    let verdict = judge::history(&history);
+    report.violations.extend(verdict.violations);
+    report.undecided = verdict.undecided;
+    report.tally = verdict.tally;
+    report.note = format!(
+        "offline {:.1} s, judged in {:.1} s",
+        offline_took.as_secs_f64(),
+        judged.elapsed().as_secs_f64()
+    );
     report.vacuous = judge::vacuous(&report, &plan);
     if !report.violations.is_empty() {
         keep_data(&mut conductor.ensemble, folder)?;
@@ -199,7 +221,7 @@ impl Stage {
     }
 }
 
-fn habits(number: u32, ids: &[u64]) -> Habits {
+fn habits(number: u32, ids: &[u64], plan: &Plan) -> Habits {
     let place = usize::try_from(number).unwrap_or_default();
     let is_restless = number >= CLIENTS / 2;
     Habits {
@@ -214,6 +236,7 @@ fn habits(number: u32, ids: &[u64]) -> Habits {
             1 => Follows::Tree,
             _ => Follows::Nothing,
         },
+        pause_ms_max: if plan.keeps_log { 50 } else { 150 },
     }
 }
 
@@ -258,6 +281,9 @@ fn play(
         ));
     }
     board.end_load();
+    for holder in std::mem::take(&mut conductor.holders) {
+        holder.end(history)?;
+    }
     match trees::read_all(&conductor.ensemble, board, PATIENCE) {
         Ok((trees, digests)) => (history.trees, history.digests) = (trees, digests),
         Err(error) => report.violations.push(format!(

@@ -70,6 +70,7 @@ pub(crate) fn read_all(
                 if let Some(at) = after.iter().find(|at| at.server == tree.server) {
                     tree.digest = Some(at.digest);
                     tree.exact = before == after;
+                    tree.zxid = at.zxid;
                 }
             }
             for (_, mut reader) in readers {
