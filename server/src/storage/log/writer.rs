@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::MutexGuard;
+use tokio::time::Instant;
 use quorate_state::canary::{Canary, planted};
 
 use super::super::StorageError;
