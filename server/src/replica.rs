@@ -244,7 +244,7 @@ impl Replica {
 
     /// Ends all connections without sending anything more.
     pub fn cut_all(&self, reason: Disconnect) {
-        for outbox in &self.outboxes {
+        for outbox in self.connections().into_values() {
             outbox.cut(reason);
         }
     }
@@ -252,7 +252,7 @@ impl Replica {
     /// Ends all connections with sessions of the ensemble, or all with sessions for reading without
     /// a majority.
     pub fn cut_sessions(&self, read_only: bool, reason: Disconnect) {
-        for outbox in &self.outboxes {
+        for outbox in self.connections().into_values() {
             if outbox.lock().is_read_only() == read_only {
                 outbox.cut(reason);
             }

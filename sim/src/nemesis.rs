@@ -635,7 +635,8 @@ impl Nemesis {
 
 /// Whether a server ended because it does not trust its disk, rather than because a disk failed.
 fn is_refusal(why: &str) -> bool {
-    !(why.contains("injected") || why.contains("the power went out") || why.contains("other error"))
+    let a_disk_failed = ["injected", "the power went out", "other error", "no storage space"];
+    !a_disk_failed.iter().any(|text| why.contains(text))
 }
 
 /// Time between two faults.

@@ -16,6 +16,9 @@ pub(crate) struct Arguments {
     /// Show every delivery, with the hash so far: to find where two runs part.
     #[arg(long)]
     trace: bool,
+    /// Run it so many times, one after the other: to see whether the traces are the same.
+    #[arg(long, default_value_t = 1)]
+    times: u32,
     /// Write what the clients saw there, as JSON lines.
     #[arg(long)]
     history: Option<PathBuf>,
@@ -23,6 +26,13 @@ pub(crate) struct Arguments {
 
 #[expect(clippy::print_stdout, reason = "what was asked for")]
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
+    for _ in 1..arguments.times {
+        let (hash, events) = {
+            let verdict = run::run(arguments.seed, arguments.trace);
+            (verdict.hash, verdict.events)
+        };
+        println!("trace {hash:016x} of {events} events");
+    }
     let verdict = run::run(arguments.seed, arguments.trace);
     if let Some(path) = &arguments.history {
         let written = File::create(path).map(BufWriter::new);
