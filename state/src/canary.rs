@@ -1,15 +1,13 @@
-//! Bugs that can be planted, to see that a proof would notice them.
+//! Faults that can be planted, to see whether the checks find them: a check that finds none of them has
+//! measured nothing.
 //!
-//! A proof that finds nothing has proven something only if it finds what is there to be found. Each
-//! [`Canary`] is a bug of one line, at the place where such bugs have been made. In a build without
-//! debug assertions, as every release is one, [`planted`] is `false` before anything runs, and what
-//! asks for it is not there.
-//!
-//! One is planted in the thread that asks for it: a simulation is one thread.
+//! In builds with debug assertions only. A release knows [`planted`] as `false`, so that not even the
+//! branch is left. Each is a mistake that some server of this kind has once made.
 
-/// A bug.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What can be planted. The comments name where it was seen, if it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Canary {
+    // Storage.
     /// The log tells that a batch is durable before it is synced.
     AckBeforeSync,
     /// A vote is told to be durable before it is written.
@@ -41,6 +39,73 @@ pub enum Canary {
     StaleSegmentsLeft,
     /// Sectors full of zeros are written as they are.
     ZerosNotMasked,
+    /// A snapshot says that it covers one entry more than it does (etcd #13766).
+    SnapshotClaimsMore,
+    // Raft.
+    /// A vote is granted to whoever asks, however short its log.
+    VoteForShorterLog,
+    /// A minority counts as a quorum (OpenRaft #1802).
+    QuorumOffByOne,
+    /// An answer of the last round confirms the next one (etcd #20418).
+    ReusedReadIndex,
+    /// A leader confirms reads without asking anybody.
+    ReadIndexWithoutQuorum,
+    /// A conflicting tail is kept, and what is appended does not replace it.
+    ConflictNotTruncated,
+    /// A snapshot of another server is installed, and the old log kept.
+    InstallKeepsLogTail,
+    /// A rejoining server votes before it has caught up.
+    RejoinedVotesAtOnce,
+    // Sessions.
+    /// An expiry is valid though another leader has been elected since (etcd #12528).
+    ExpiryByOldLeader,
+    /// A new leader goes on with the old deadlines.
+    NoPardonAfterElection,
+    /// What sessions do on a follower does not count (ClickHouse Keeper PR 121361).
+    FollowerReadsDoNotTouch,
+    /// Whoever comes back too late gets a new session without being told (ClickHouse Keeper #116690).
+    SilentNewSession,
+    /// A wrong password ends the session.
+    WrongPasswordClosesSession,
+    /// An ephemeral is created although its session has ended (ZooKeeper 1208).
+    EphemeralAfterClose,
+    /// A session leaves its last ephemeral behind (ZooKeeper 5010).
+    EphemeralLeftBehind,
+    /// The sessions' ephemerals are missing from snapshots.
+    EphemeralsNotInSnapshot,
+    /// Requests of a connection whose session has moved are done.
+    MovedSessionMayWrite,
+    // The tree.
+    /// Sequence numbers come from the number of children.
+    SequenceFromChildCount,
+    /// A znode's child version is missing from snapshots.
+    ChildVersionNotInSnapshot,
+    /// A failed multi leaves its first parts done.
+    MultiAppliedInPart,
+    /// A set with a wrong version is done.
+    VersionNotChecked,
+    /// What a server applies depends on itself.
+    ServerDependentApply,
+    // Watches.
+    /// The event comes after an answer that shows the change.
+    EventAfterData,
+    /// Watches are lost when a snapshot is installed, and the connection goes on.
+    WatchesLostOnInstall,
+    /// A one-time watch fires twice.
+    WatchFiredTwice,
+    /// What happened while a client was away is not told (ZooKeeper 1412).
+    SetWatchesIgnoresPast,
+    /// Of many watches that are set again, the last are forgotten (ZooKeeper 706).
+    SetWatchesForgetsTail,
+    /// An event is sent to whoever may not read (CVE-2024-23944).
+    EventWithoutAcl,
+    // Reads.
+    /// A server takes clients that have seen more than it has.
+    BehindServerAccepts,
+    /// A server serves before it has applied what it had acknowledged.
+    ServesDuringReplay,
+    /// A retried write is done twice.
+    RetriedWriteDoneTwice,
 }
 
 impl Canary {
@@ -75,7 +140,7 @@ pub fn planted(canary: Canary) -> bool {
     PLANTED.get() == Some(canary)
 }
 
-/// Never.
+/// Never: this is a release.
 #[cfg(not(debug_assertions))]
 #[inline(always)]
 pub const fn planted(_canary: Canary) -> bool {

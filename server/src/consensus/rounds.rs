@@ -155,6 +155,10 @@ impl Runner {
         let changed = leadership_after(&self.raft, self.author.server, now);
         // Either may be what the next attempt needs.
         let _ = tokio::time::timeout(PAUSE, changed).await;
+        // Of an engine that has ended there is no more news, and nothing to wait for.
+        if self.leadership() == now {
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 }
 
@@ -193,9 +197,15 @@ pub(super) async fn confirm(
 ) -> Option<u64> {
     match leadership(raft, server) {
         Leadership::Mine { .. } => confirm_leadership(raft).await,
-        Leadership::Other { leader, .. } => {
+        now @ Leadership::Other { leader, .. } => {
             let question = Question::Round { touched };
-            match peers.ask(leader, question, PATIENCE).await {
+            let answered = tokio::select! {
+                biased;
+                answered = peers.ask(leader, question, PATIENCE) => answered,
+                // One that was lost without a word is not waited for when there is another.
+                Some(_) = leadership_after(raft, server, now) => return None,
+            };
+            match answered {
                 Ok(Answer::Confirmed { index }) => Some(index),
                 Ok(_) => None,
                 Err(error) => {

@@ -201,6 +201,14 @@ impl Members {
         (*effective.log_id(), effective.membership().clone())
     }
 
+    /// Who votes, if that is settled: the newest membership in the log is committed, and no change is
+    /// under way.
+    pub fn voters(&self) -> Option<BTreeSet<u64>> {
+        let (at, membership) = self.effective();
+        let is_settled = self.is_committed(at) && membership.get_joint_config().len() == 1;
+        is_settled.then(|| membership.voter_ids().collect())
+    }
+
     /// Whether the membership that `at` has set is the newest that is committed.
     fn is_committed(&self, at: Option<LogId>) -> bool {
         let metrics = self.raft.server_metrics();

@@ -506,7 +506,8 @@ impl Recovered {
                 zero(header_end, torn.end)?;
                 zero(torn.start, header_end)?;
             }
-            // A seal, too: it was never told to be durable, but what follows it will be.
+            // Seals as well: the sync of one may have failed, or never returned, and what is read now
+            // may be in memory only. What follows it must not outlive it.
             if let Some((offset, bytes)) = self.last_batch.take()
                 && !planted(Canary::LastBatchNotRewritten)
             {

@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::MutexGuard;
 use quorate_state::canary::{Canary, planted};
+use tokio::time::Instant;
 
 use super::super::StorageError;
 use super::super::data_dir::Identity;
