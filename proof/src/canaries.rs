@@ -37,47 +37,73 @@ pub fn run(seed: u64, say: impl Fn(&str)) -> Vec<Caught> {
     caught.collect()
 }
 
+/// A proof.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Proof {
+    CrashPoints,
+    Faults,
+    BitFlips,
+}
+
+/// Which of them is to notice.
+fn proof_for(canary: Canary) -> Proof {
+    match canary {
+        Canary::SyncRetried | Canary::LastBatchNotRewritten | Canary::SnapshotNotReadBack => {
+            Proof::Faults
+        }
+        Canary::OlderSnapshotAnyway
+        | Canary::DamageCutOff
+        | Canary::ChecksumIgnored
+        | Canary::ZerosNotMasked => Proof::BitFlips,
+        // The others in the storage.
+        _ => Proof::CrashPoints,
+    }
+}
+
 /// Which proof notices it, and what it says.
 pub fn notice(canary: Canary, seed: u64) -> Option<(&'static str, String)> {
     let plan = Plan {
         seed,
         operations: 300,
-        states: 3000,
+        states: 10_000,
         failing_syncs: None,
         violations_max: 1,
     };
-    let cuts = async move {
-        plant(Some(canary));
-        points::run(plan).await.violations
+    let (name, found) = match proof_for(canary) {
+        Proof::CrashPoints => {
+            let cuts = async move {
+                plant(Some(canary));
+                points::run(plan).await.violations
+            };
+            ("crash-points", host::run(seed, cuts))
+        }
+        Proof::Faults => {
+            let faults = async move {
+                plant(Some(canary));
+                let mut outcome = Outcome::new(&plan);
+                points::run_faults(plan, &mut outcome).await;
+                outcome.violations
+            };
+            ("failing syncs", host::run(seed, faults))
+        }
+        Proof::BitFlips => {
+            let flips = async move {
+                plant(Some(canary));
+                let sample = Sample {
+                    seed,
+                    operations: 300,
+                    one_in: 31,
+                    violations_max: 1,
+                };
+                flips::run(sample).await.violations
+            };
+            ("bit-flips", host::run(seed, flips))
+        }
     };
-    let faults = async move {
-        plant(Some(canary));
-        let mut outcome = Outcome::new(&plan);
-        let plan = Plan {
-            operations: 150,
-            ..plan
-        };
-        points::run_faults(plan, &mut outcome).await;
-        outcome.violations
-    };
-    let flips = async move {
-        plant(Some(canary));
-        let sample = Sample {
-            seed,
-            operations: 300,
-            one_in: 31,
-            violations_max: 1,
-        };
-        flips::run(sample).await.violations
-    };
-    let first = |violations: Result<Vec<String>, String>| match violations {
+    plant(None);
+    let what = match found {
         Ok(violations) => violations.into_iter().next(),
         Err(panicked) => Some(panicked),
     };
-    let noticed = first(host::run(seed, cuts))
-        .map(|what| ("crash-points", what))
-        .or_else(|| first(host::run(seed, faults)).map(|what| ("failing syncs", what)))
-        .or_else(|| first(host::run(seed, flips)).map(|what| ("bit-flips", what)));
-    plant(None);
-    noticed
+    what.map(|what| (name, what))
 }

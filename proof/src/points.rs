@@ -39,7 +39,8 @@ pub struct Plan {
     pub operations: u64,
     /// Disks to start from, at least; every change of the life is cut at whatever this says.
     pub states: u64,
-    /// How many lives with a failing sync; `None` is every sync of a life.
+    /// How many lives with a failing sync, of a file and of a folder, and with a wrong write to a
+    /// snapshot; `None` is one for every one there is.
     pub failing_syncs: Option<u64>,
     /// So many violations are told before it gives up; a bug has many faces.
     pub violations_max: usize,
@@ -377,27 +378,34 @@ pub async fn run_faults(plan: Plan, outcome: &mut Outcome) {
         Ok(life) => life.counts,
         Err(what) => return outcome.violation(format!("seed {}: {what}", plan.seed)),
     };
-    let (syncs, snapshot_writes) = counts;
-    let every = |count: u64| match plan.failing_syncs {
-        Some(wanted) => (count / wanted.max(1)).max(1),
-        None => 1,
+    let sync = |number| Faults {
+        failing_sync: Some(number),
+        ..Faults::default()
     };
-    let step = usize::try_from(every(syncs)).unwrap_or(1);
-    for number in (1..=syncs).step_by(step) {
-        let faults = Faults {
-            failing_sync: Some(number),
-            ..Faults::default()
-        };
-        run_fault(plan, faults, &format!("sync {number} fails"), outcome).await;
-    }
-    let step = usize::try_from(every(snapshot_writes)).unwrap_or(1);
-    for number in (1..=snapshot_writes).step_by(step) {
-        let faults = Faults {
-            corrupt_snapshot_write: Some(number),
-            ..Faults::default()
-        };
-        let what = format!("write {number} to a snapshot is wrong");
-        run_fault(plan, faults, &what, outcome).await;
+    let folder_sync = |number| Faults {
+        failing_folder_sync: Some(number),
+        ..Faults::default()
+    };
+    let write = |number| Faults {
+        corrupt_snapshot_write: Some(number),
+        ..Faults::default()
+    };
+    type Make<'a> = &'a (dyn Fn(u64) -> Faults + Sync);
+    let kinds: [(&str, u64, Make<'_>); 3] = [
+        ("failing sync", counts.syncs, &sync),
+        (
+            "failing sync of a folder",
+            counts.folder_syncs,
+            &folder_sync,
+        ),
+        ("wrong write to a snapshot", counts.snapshot_writes, &write),
+    ];
+    for (what, count, faults) in kinds {
+        let step = plan.failing_syncs.map_or(1, |wanted| count / wanted.max(1));
+        let step = usize::try_from(step.max(1)).unwrap_or(1);
+        for number in (1..=count).step_by(step) {
+            run_fault(plan, faults(number), &format!("{what} {number}"), outcome).await;
+        }
     }
 }
 

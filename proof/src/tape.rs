@@ -51,6 +51,7 @@ pub enum Op {
     },
     SyncFolder {
         folder: PathBuf,
+        fails: bool,
     },
     Note(Note),
 }
@@ -85,8 +86,28 @@ pub enum Note {
 pub struct Faults {
     /// The how manieth sync of a file fails, from 1.
     pub failing_sync: Option<u64>,
+    /// The how manieth sync of a folder fails, from 1.
+    pub failing_folder_sync: Option<u64>,
     /// The how manieth write to a snapshot brings a flipped bit to the disk, from 1.
     pub corrupt_snapshot_write: Option<u64>,
+}
+
+/// How often there was what can go wrong: a range for [`Faults`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    pub syncs: u64,
+    pub folder_syncs: u64,
+    pub snapshot_writes: u64,
+}
+
+impl Faults {
+    /// Whether anything is to go wrong.
+    pub fn any(&self) -> bool {
+        self.failing_sync
+            .or(self.failing_folder_sync)
+            .or(self.corrupt_snapshot_write)
+            .is_some()
+    }
 }
 
 /// A disk. Clones share it.
@@ -111,8 +132,7 @@ struct Tape {
     ops: Vec<Op>,
     window: Window,
     faults: Faults,
-    syncs: u64,
-    snapshot_writes: u64,
+    counts: Counts,
     snapshot_inodes: BTreeSet<u64>,
 }
 
@@ -188,10 +208,9 @@ impl TapeDisk {
         std::mem::take(&mut self.tape.lock().ops)
     }
 
-    /// How many syncs of files, and writes to snapshots, there were: a range for faults.
-    pub fn counts(&self) -> (u64, u64) {
-        let tape = self.tape.lock();
-        (tape.syncs, tape.snapshot_writes)
+    /// What was done so far that can go wrong.
+    pub fn counts(&self) -> Counts {
+        self.tape.lock().counts
     }
 
     /// What reads see.
@@ -303,9 +322,15 @@ impl Disk for TapeDisk {
 
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
         let mut tape = self.tape.lock();
+        tape.counts.folder_syncs += 1;
+        let fails = tape.faults.failing_folder_sync == Some(tape.counts.folder_syncs);
         tape.record(|| Op::SyncFolder {
             folder: folder.to_owned(),
+            fails,
         });
+        if fails {
+            return Err(io::Error::other("a sync that was to fail"));
+        }
         Ok(())
     }
 }
@@ -315,8 +340,8 @@ impl File for TapeFile {
         let mut tape = self.disk.tape.lock();
         let mut bytes = Bytes::copy_from_slice(bytes);
         if tape.snapshot_inodes.contains(&self.inode) {
-            tape.snapshot_writes += 1;
-            if tape.faults.corrupt_snapshot_write == Some(tape.snapshot_writes) {
+            tape.counts.snapshot_writes += 1;
+            if tape.faults.corrupt_snapshot_write == Some(tape.counts.snapshot_writes) {
                 let mut flipped = bytes.to_vec();
                 let middle = flipped.len() / 2;
                 flipped[middle] ^= 0x10;
@@ -354,8 +379,8 @@ impl File for TapeFile {
 
     fn sync_all(&self) -> io::Result<()> {
         let mut tape = self.disk.tape.lock();
-        tape.syncs += 1;
-        let fails = tape.faults.failing_sync == Some(tape.syncs);
+        tape.counts.syncs += 1;
+        let fails = tape.faults.failing_sync == Some(tape.counts.syncs);
         let inode = self.inode;
         tape.record(|| Op::Sync { inode, fails });
         if fails {

@@ -25,7 +25,7 @@ use tokio::sync::oneshot;
 
 use crate::oracle::{Moment, Oracle, Window, link};
 use crate::start::{IDENTITY, folder, judge, start};
-use crate::tape::{Faults, Image, Note, Op, TapeDisk, place};
+use crate::tape::{Counts, Faults, Image, Note, Op, TapeDisk, place};
 
 /// Snapshots that stay, as many as a server keeps at least.
 const SNAPSHOTS_KEPT: usize = 3;
@@ -44,8 +44,7 @@ pub struct Life {
     pub oracle: Oracle,
     /// What was done how often.
     pub tally: Tally,
-    /// Syncs of files, and writes to snapshots.
-    pub counts: (u64, u64),
+    pub counts: Counts,
     /// What reads see in the end.
     pub image: Image,
     /// What is known in the end.
@@ -147,7 +146,7 @@ impl From<StorageError> for End {
 pub async fn live(seed: u64, operations: u64, faults: Faults) -> Result<Life, Violation> {
     let disk = TapeDisk::new(&Image::new(), Window::default(), true);
     disk.set_faults(faults);
-    let may_fail = faults.failing_sync.is_some() || faults.corrupt_snapshot_write.is_some();
+    let may_fail = faults.any();
     let mut worker = Worker::new(disk, seed);
     let mut ended = worker.start();
     for _ in 0..operations {

@@ -108,7 +108,9 @@ impl Wreck {
             Op::Remove { path } => {
                 self.names.remove(path);
             }
-            Op::SyncFolder { folder } => {
+            // A later one still makes the names durable: they are in the file system's journal.
+            Op::SyncFolder { fails: true, .. } => {}
+            Op::SyncFolder { folder, .. } => {
                 let is_inside = |path: &PathBuf| path.parent() == Some(folder);
                 self.durable_names.retain(|path, _| !is_inside(path));
                 let inside = self.names.iter().filter(|(path, _)| is_inside(path));

@@ -101,6 +101,14 @@ impl DataDir {
         locks: Vec<fs::File>,
     ) -> Result<DataDir, StorageError> {
         let identity = read_identity(&*disk, data)?;
+        if identity.is_some() {
+            // Names that are seen here may be known to the cache alone, if a sync has failed and nothing
+            // but the process was started again.
+            for folder in [data, log] {
+                disk.sync_folder(folder)
+                    .map_err(StorageError::during("sync", folder))?;
+            }
+        }
         Ok(DataDir {
             disk,
             data: data.into(),

@@ -21,8 +21,8 @@
 //! does so when it is closed: from then on the first rule holds for all that was acknowledged.
 //!
 //! [`read`] changes nothing. [`Recovered::repair`] zeroes what was torn, and writes the last batch
-//! once more unless it is a seal: should its sync have failed, the page cache may show what the disk
-//! does not hold (Rebello et al., ATC 2020). No earlier batch can be in that doubt.
+//! once more: should its sync have failed, the page cache may show what the disk does not hold
+//! (Rebello et al., ATC 2020). No earlier batch can be in that doubt.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -34,8 +34,8 @@ use super::super::StorageError;
 use super::super::data_dir::Identity;
 use super::super::file::{Disk, read_exact_at, write_all_at, write_zeros};
 use super::entry::{
-    BatchHeader, Record, Records, SECTOR, checksum_seed, is_incomplete, is_incomplete_header,
-    is_zero,
+    BATCH_HEADER, BatchHeader, Record, Records, SECTOR, checksum_seed, is_incomplete,
+    is_incomplete_header, is_zero,
 };
 use super::segment::{self, SEGMENT_HEADER, Segment};
 use super::view::{Run, View};
@@ -491,20 +491,27 @@ impl Walk {
 
 impl Recovered {
     /// Brings the disk to what [`read`] found, so that new batches can follow.
+    ///
+    /// A power cut in the middle of it must not look like damage. So a torn batch loses its header last,
+    /// and by itself: what is left of it on the way shows, as before, that its write never finished.
     pub(crate) fn repair(&mut self, disk: &dyn Disk, folder: &Path) -> Result<(), StorageError> {
         if let Some(active) = self.segments.values().next_back() {
             let failed = |operation| StorageError::during(operation, &active.path);
+            let zero = |from, to| -> Result<(), StorageError> {
+                write_zeros(&*active.file, from, to).map_err(failed("write"))?;
+                active.file.sync_data().map_err(failed("sync"))
+            };
             if let Some(torn) = &self.torn {
-                write_zeros(&*active.file, torn.start, torn.end).map_err(failed("write"))?;
+                let header_end = torn.start + BATCH_HEADER as u64;
+                zero(header_end, torn.end)?;
+                zero(torn.start, header_end)?;
             }
             // Seals as well: the sync of one may have failed, or never returned, and what is read now
             // may be in memory only. What follows it must not outlive it.
-            let is_sure = planted(Canary::LastBatchNotRewritten);
-            let rewrite = self.last_batch.take().filter(|_| !is_sure);
-            if let Some((offset, bytes)) = &rewrite {
-                write_all_at(&*active.file, bytes, *offset).map_err(failed("write"))?;
-            }
-            if self.torn.is_some() || rewrite.is_some() {
+            if let Some((offset, bytes)) = self.last_batch.take()
+                && !planted(Canary::LastBatchNotRewritten)
+            {
+                write_all_at(&*active.file, &bytes, offset).map_err(failed("write"))?;
                 active.file.sync_data().map_err(failed("sync"))?;
             }
         }
