@@ -19,6 +19,8 @@ use crate::stage::{Phase, Stage};
 
 /// How long the answer to the last request of a session is waited for.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// How long a client that stood still looks at what has come in meanwhile.
+const GLANCE: Duration = Duration::from_millis(200);
 /// Between two attempts to get anything done, in the end.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -218,6 +220,31 @@ impl Client {
                 self.raw.abandon();
                 self.deeds.forget();
             }
+            Whim::Doze => self.doze().await,
+        }
+    }
+
+    /// For a third of its timeout, up to twice that.
+    async fn doze(&mut self) {
+        let permille = u32::try_from(self.dice.between(333, 2_000)).unwrap_or(1_000);
+        let until = Instant::now() + self.raw.session_timeout() * permille / 1_000;
+        let session = self.raw.session();
+        self.recorder.mark("client stood still");
+        let stage = self.stage.clone();
+        tokio::select! {
+            biased;
+            () = stage.reached(Phase::Calm) => return,
+            () = sleep_until(until) => {}
+        }
+        // What it learns first is whether it still has a session.
+        if let Some(requests) = self.next_requests() {
+            for request in requests {
+                self.raw.send(request);
+            }
+        }
+        self.raw.listen(Instant::now() + GLANCE).await;
+        if self.raw.is_connected() && self.raw.session() == session {
+            self.recorder.mark("session outlived a stand-still");
         }
     }
 

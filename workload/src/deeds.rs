@@ -254,7 +254,7 @@ impl Deeds {
                 };
                 Request::AddWatch { path, recursive }
             }
-            Deed::Unfollow => self.unfollow(node, raw),
+            Deed::Unfollow => self.unfollow(register, raw),
             Deed::Perish => self.perish(),
         }]
     }
@@ -402,11 +402,18 @@ impl Deeds {
         Request::SetAcl { path, acl, version }
     }
 
-    fn unfollow(&mut self, node: Path, raw: &Raw) -> Request {
+    /// Takes away a watch that it has, seldom one that it has not; leaves one if there is none.
+    fn unfollow(&mut self, register: Path, raw: &Raw) -> Request {
         let index = self.dice.index(1 << 16);
         let (which, path) = match raw.watch(index) {
-            Some((which, path)) if self.dice.permille(850) => (which, Path::clone(path)),
-            _ => (WatchList::Data, node),
+            Some((which, path)) if self.dice.permille(900) => (which, Path::clone(path)),
+            Some(_) => (WatchList::Data, register),
+            None => {
+                return Request::GetData {
+                    path: register,
+                    watch: true,
+                };
+            }
         };
         let which = match self.dice.below(5) {
             0 => WatchList::Any,

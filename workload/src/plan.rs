@@ -34,10 +34,13 @@ pub enum Whim {
     BreakOffHandshake,
     Close,
     Abandon,
+    /// Neither reads nor sends anything for about as long as its session lasts, as a process that
+    /// stands still, and goes on as if nothing had been.
+    Doze,
 }
 
 impl Whim {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Move,
         Self::ThereAndBack,
         Self::Resume,
@@ -46,6 +49,7 @@ impl Whim {
         Self::BreakOffHandshake,
         Self::Close,
         Self::Abandon,
+        Self::Doze,
     ];
 }
 
@@ -108,8 +112,8 @@ impl Workload {
             *always += 1;
         }
         let whims = Whim::ALL.iter().map(|_| weight(&mut dice, 6)).collect();
-        let whims_per_mille = [0, 10, 30, 80][dice.index(4)];
-        let watches = [0, 100, 400, 800][dice.index(4)];
+        let whims_per_mille = [0, 20, 60, 120][dice.index(4)];
+        let watches = [0, 200, 200, 500, 500, 900][dice.index(6)];
         let clients = (FIRST_CLIENT..)
             .take(usize::try_from(count).unwrap_or(1))
             .map(|client| Habits {

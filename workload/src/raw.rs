@@ -16,7 +16,7 @@ use quorate_checker::history::{
 };
 use quorate_protocol::{ErrorCode, Id, Request as Wire, request};
 use quorate_server::network::Network;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::dice::Dice;
 use crate::link::{Answer, Ended, Heard, Hello, Link, Opening, Place, Session};
@@ -324,6 +324,10 @@ impl Raw {
             }
             let give_up_at = link.silent_since().map(|since| since + patience);
             if give_up_at.is_some_and(|at| now >= at) {
+                // It may have been this client that was away.
+                if let Ok(heard) = timeout(Duration::ZERO, link.next()).await {
+                    return self.on_heard(heard);
+                }
                 self.recorder.mark("silent server given up");
                 self.leave();
                 return Pumped::Ended;
@@ -553,7 +557,7 @@ impl Raw {
             true => frame.len(),
             false => dice.index(frame.len()),
         };
-        let connect = tokio::time::timeout(LATE, self.network.connect(place.address));
+        let connect = timeout(LATE, self.network.connect(place.address));
         let Ok(Ok(stream)) = connect.await else {
             return;
         };
@@ -561,7 +565,7 @@ impl Raw {
         let (_reader, mut writer) = stream.into_split();
         let from = self.recorder.now();
         let connection = self.recorder.connection();
-        let sent = tokio::time::timeout(LATE, writer.write_all(&frame[..bytes])).await;
+        let sent = timeout(LATE, writer.write_all(&frame[..bytes])).await;
         drop(writer);
         if is_whole && sent.is_ok() {
             self.recorder.session(SessionRecord {

@@ -212,7 +212,8 @@ impl Stranger {
         let mut sent = 0;
         for byte in Self::hello().frame() {
             let pause = self.dice.millis(20, 400);
-            if Instant::now() >= until || writer.write_all(&[byte]).await.is_err() {
+            let sends = timeout(PATIENCE, writer.write_all(&[byte])).await;
+            if Instant::now() >= until || !matches!(sends, Ok(Ok(()))) {
                 break;
             }
             sent += 1;

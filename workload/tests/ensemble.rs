@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_checker::History;
 use quorate_checker::history::SessionStep;
+use quorate_checker::{History, check};
 use quorate_server::network::{Network, SystemNetwork};
 use quorate_testing::Ensemble;
 use quorate_workload::{Recorder, Servers, Workload};
@@ -76,6 +76,9 @@ fn look_over(history: &History, what: &str) {
         assert!(pair[0].exact && pair[1].exact, "{what}");
         assert_eq!(pair[0].znodes, pair[1].znodes, "{what}");
     }
+    let report = check(history);
+    assert!(report.is_clean(), "{report:?} in {what}");
+    assert!(report.tally.linearized > 0, "{report:?} in {what}");
     let done = history.operations.iter().filter(|it| it.outcome.is_done());
     assert!(done.count() > 100, "{what}");
 }
