@@ -89,12 +89,14 @@ impl Drop for Ending<'_> {
 /// # Errors
 /// Something that is no server failed.
 pub(crate) fn run(seed: u64, is_short: bool, folder: &Path) -> io::Result<Report> {
+    let entered = Instant::now();
     let plan = Plan::draw(seed, is_short, FileSystem::Xfs.is_there());
     fs::create_dir_all(folder)?;
     fs::write(folder.join("plan.txt"), plan.to_string())?;
     let stage = Stage::new(&plan, folder)?;
     let mut ensemble = stage.ensemble;
     ensemble.start()?;
+    let started = entered.elapsed();
     let clock = Clock::start();
     let ids = ensemble.ids();
     let addresses = ids.iter().map(|id| (*id, ensemble.client_address(*id)));
@@ -163,7 +165,10 @@ pub(crate) fn run(seed: u64, is_short: bool, folder: &Path) -> io::Result<Report
     report.undecided = verdict.undecided;
     report.tally = verdict.tally;
     report.note = format!(
-        "offline {:.1} s, judged in {:.1} s",
+        "{:.0} s, of these {:.1} for start, {:.1} with faults, {:.1} offline, {:.1} for judgement",
+        entered.elapsed().as_secs_f64(),
+        started.as_secs_f64(),
+        report.fault_seconds,
         offline_took.as_secs_f64(),
         judged.elapsed().as_secs_f64()
     );
