@@ -19,7 +19,7 @@ mod wire;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Mutex;
@@ -27,6 +27,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use quorate_checker::History;
 use quorate_tests::faults::{in_own_namespaces, possible};
 use quorate_tests::process::run as run_program;
 use quorate_tests::server::quorate_binary;
@@ -57,9 +58,10 @@ fn main() -> ExitCode {
         Err(what) => Err(io::Error::other(what)),
         // The test runner's own questions.
         Ok(_) if words.iter().any(|word| word == "--list") => Ok(true),
-        Ok(options) => match &options.inside {
-            Some(seed) => inside(*seed, &options),
-            None => all(&options),
+        Ok(options) => match (&options.inside, &options.judge) {
+            (Some(seed), _) => inside(*seed, &options),
+            (None, Some(file)) => judge_again(file),
+            (None, None) => all(&options),
         },
     };
     match result {
@@ -82,6 +84,7 @@ struct Options {
     record: Option<PathBuf>,
     folder: PathBuf,
     inside: Option<u64>,
+    judge: Option<PathBuf>,
 }
 
 impl Options {
@@ -117,6 +120,7 @@ impl Options {
                 "--keep" => options.keep = true,
                 "--record" => options.record = Some(value()?.into()),
                 "--folder" => options.folder = value()?.into(),
+                "--judge" => options.judge = Some(value()?.into()),
                 "--inside" => options.inside = Some(number(value()?)?),
                 // What a test runner is told is not for this one.
                 _ => {}
@@ -132,6 +136,17 @@ impl Options {
 /// A line for whoever runs this.
 fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// A history that was kept, judged once more.
+fn judge_again(file: &Path) -> io::Result<bool> {
+    let history = History::read_from(BufReader::new(File::open(file)?));
+    let verdict = judge::history(&history.map_err(io::Error::other)?);
+    for what in verdict.violations.iter().chain(&verdict.undecided) {
+        say(what);
+    }
+    say(&format!("{:?}", verdict.tally));
+    Ok(verdict.violations.is_empty() && verdict.undecided.is_empty())
 }
 
 /// One run, in its namespaces already.

@@ -40,7 +40,7 @@ const STEADY_MS: i32 = 40_000;
 const RESTLESS_MS: [i32; 3] = [800, 1_500, 3_000];
 const CLIENTS: u32 = 8;
 /// Acknowledged before the first fault, or the machine is too busy for the run to say anything.
-const WRITES_BEFORE: u64 = 100;
+const WRITES_BEFORE: u64 = 50;
 /// What counts as progress.
 const PROGRESS: u64 = 30;
 /// An election takes 0.15 to 0.3 s, and the servers that were killed start first; a majority must make
@@ -241,7 +241,7 @@ fn habits(number: u32, ids: &[u64], plan: &Plan) -> Habits {
             1 => Follows::Tree,
             _ => Follows::Nothing,
         },
-        pause_ms_max: if plan.keeps_log { 50 } else { 150 },
+        pause_ms_max: if plan.keeps_log { 120 } else { 200 },
     }
 }
 
