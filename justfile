@@ -29,6 +29,11 @@ integration:
 ensemble *arguments:
     QUORATE_INTEGRATION=required cargo test -p quorate-tests --test ensemble -- {{arguments}}
 
+# Real processes under many faults at once, drawn from seeds: `just faults --runs 100 --seed 1 --jobs 2`
+faults *arguments:
+    cargo build --release -p quorate-cli
+    QUORATE_BIN="$PWD/target/release/quorate" QUORATE_INTEGRATION=required cargo test -p quorate-tests --test faults -- {{arguments}}
+
 # One fuzz target, for so many seconds, from its seeds
 fuzz target seconds="60":
     mkdir -p fuzz/corpus/{{target}} fuzz/seeds/{{target}}

@@ -443,7 +443,7 @@ impl<'a> Client<'a> {
         self.holds_something = true;
         Request::Create {
             path: format!("{EPHEMERALS}/c{}-{}", self.number, self.holds).into(),
-            data: Data::default(),
+            data: Data::from(""),
             kind: CreateKind::Ephemeral,
             acl: None,
             with_stat: true,
@@ -556,7 +556,7 @@ impl<'a> Client<'a> {
             }),
             1 => parts.push(Request::Create {
                 path: FLAG.into(),
-                data: Data::default(),
+                data: Data::from(""),
                 kind: CreateKind::Persistent,
                 acl: None,
                 with_stat: false,

@@ -420,7 +420,7 @@ impl<'a> Conductor<'a> {
             }
             Act::PauseHolder => {
                 let holder = self.holders.choose(&mut self.rng);
-                for id in holder.map(Holder::id) {
+                if let Some(id) = holder.map(Holder::id) {
                     signal(id, "STOP")?;
                     undo.frozen_holders.push(id);
                 }

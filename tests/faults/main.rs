@@ -19,7 +19,7 @@ mod wire;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Mutex;
@@ -27,41 +27,52 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use quorate_checker::{Figure, History, Tally};
 use quorate_tests::faults::{in_own_namespaces, possible};
+use quorate_tests::loop_disk::{FileSystem, LoopDisk, PowerCutter};
 use quorate_tests::process::run as run_program;
 use quorate_tests::server::quorate_binary;
 
 use crate::run::Report;
 
-/// A run takes 15 to 40 seconds; on a busy machine some more.
+/// A run takes 15 to 40 seconds; on a busy machine a multiple of that.
 const RUN_LIMIT: Duration = Duration::from_secs(180);
 /// Of the short form.
 const SHORT_RUNS: u64 = 1;
+/// Enough for a file system with a journal.
+const PROBE_MIB: u64 = 16;
+/// As a test runner has it.
+const NAME: &str = "runs_under_faults";
 /// Before the report of a run, on a line of its own.
 const REPORT: &str = "report: ";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    if let Some((first, rest)) = words.split_first()
-        && first == "--holder"
-    {
-        return match holders::hold(rest) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                say(&format!("holder: {error}"));
-                ExitCode::FAILURE
-            }
-        };
+    // What it starts itself as, beside whole runs.
+    let part = match words.split_first() {
+        Some((first, rest)) if first == "--holder" => Some(holders::hold(rest)),
+        Some((first, rest)) if first == "--probe" => Some(match rest {
+            [folder] => probe(Path::new(folder)),
+            _ => Err(io::Error::other("a folder is wanted")),
+        }),
+        _ => None,
+    };
+    if let Some(done) = part {
+        return end(done.map(|()| true));
     }
-    let result = match Options::parse(&words) {
+    end(match Options::parse(&words) {
         Err(what) => Err(io::Error::other(what)),
         // The test runner's own questions.
-        Ok(_) if words.iter().any(|word| word == "--list") => Ok(true),
-        Ok(options) => match &options.inside {
-            Some(seed) => inside(*seed, &options),
-            None => all(&options),
+        Ok(options) if options.is_unwanted => Ok(true),
+        Ok(options) => match (&options.inside, &options.judge) {
+            (Some(seed), _) => inside(*seed, &options),
+            (None, Some(file)) => judge_again(file),
+            (None, None) => all(&options),
         },
-    };
+    })
+}
+
+fn end(result: io::Result<bool>) -> ExitCode {
     match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -77,11 +88,16 @@ struct Options {
     runs: u64,
     first: Option<u64>,
     jobs: u64,
+    /// By what all limits of time are multiplied: for machines that have other things to do.
+    patience: u32,
     is_short: bool,
     keep: bool,
     record: Option<PathBuf>,
     folder: PathBuf,
     inside: Option<u64>,
+    judge: Option<PathBuf>,
+    /// A test runner asks for other tests, or which there are.
+    is_unwanted: bool,
 }
 
 impl Options {
@@ -89,6 +105,7 @@ impl Options {
         let mut options = Self {
             runs: 1,
             jobs: 1,
+            patience: 1,
             is_short: true,
             folder: Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/faults"),
             ..Self::default()
@@ -113,13 +130,21 @@ impl Options {
                     options.is_short = false;
                 }
                 "--jobs" => options.jobs = number(value()?)?,
+                "--patience" => {
+                    let factor = u32::try_from(number(value()?)?);
+                    options.patience = factor.map_err(|_| "so much patience is none".to_owned())?;
+                }
                 "--short" => options.is_short = true,
                 "--keep" => options.keep = true,
                 "--record" => options.record = Some(value()?.into()),
                 "--folder" => options.folder = value()?.into(),
+                "--judge" => options.judge = Some(value()?.into()),
                 "--inside" => options.inside = Some(number(value()?)?),
-                // What a test runner is told is not for this one.
-                _ => {}
+                "--list" => options.is_unwanted = true,
+                "--skip" | "--test-threads" | "--format" | "--color" => drop(value()?),
+                // What else a test runner is told is not for this one, but for which tests are wanted.
+                other if other.starts_with('-') => {}
+                filter => options.is_unwanted |= !NAME.contains(filter),
             }
         }
         if options.is_short && options.inside.is_none() {
@@ -134,9 +159,20 @@ fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
+/// A history that was kept, judged once more.
+fn judge_again(file: &Path) -> io::Result<bool> {
+    let history = History::read_from(BufReader::new(File::open(file)?));
+    let verdict = judge::history(&history.map_err(io::Error::other)?);
+    for what in verdict.violations.iter().chain(&verdict.undecided) {
+        say(what);
+    }
+    say(&format!("{:?}", verdict.tally));
+    Ok(verdict.violations.is_empty() && verdict.undecided.is_empty())
+}
+
 /// One run, in its namespaces already.
 fn inside(seed: u64, options: &Options) -> io::Result<bool> {
-    let report = run::run(seed, options.is_short, &options.folder)?;
+    let report = run::run(seed, options.is_short, options.patience, &options.folder)?;
     let text = serde_json::to_string(&report)?;
     writeln!(io::stdout(), "{REPORT}{text}")?;
     Ok(report.violations.is_empty())
@@ -148,6 +184,13 @@ fn all(options: &Options) -> io::Result<bool> {
         say(&format!("skipped: faults: {reason}"));
         let required = std::env::var("QUORATE_INTEGRATION").is_ok_and(|value| value == "required");
         return Ok(!required);
+    }
+    if let Err(error) = loop_disks_possible(&options.folder) {
+        // Containers have no loop devices, whatever else they are allowed.
+        say(&format!(
+            "skipped: faults: no disks whose power can be cut: {error}"
+        ));
+        return Ok(options.is_short);
     }
     let binary = quorate_binary()?;
     let begun = Instant::now();
@@ -179,6 +222,32 @@ fn all(options: &Options) -> io::Result<bool> {
     total.finish(options, first, begun.elapsed())
 }
 
+/// Makes a disk, and cuts its power.
+fn loop_disks_possible(folder: &Path) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    let folder = tempfile::Builder::new()
+        .prefix("probe-")
+        .tempdir_in(folder)?;
+    let mut command = in_own_namespaces();
+    command
+        .arg(std::env::current_exe()?)
+        .arg("--probe")
+        .arg(folder.path());
+    let done = run_program(command, "", RUN_LIMIT)?;
+    match done.success {
+        true => Ok(()),
+        false => Err(io::Error::other(done.stderr.trim().to_owned())),
+    }
+}
+
+/// What [`loop_disks_possible`] does inside of its namespaces.
+fn probe(folder: &Path) -> io::Result<()> {
+    let cutter = PowerCutter::build(folder)?;
+    let disk = LoopDisk::mount(FileSystem::Ext4, PROBE_MIB, &folder.join("disk"), &cutter)?;
+    disk.cut_power()?;
+    disk.restore_power()
+}
+
 /// Starts this program again in namespaces of its own, for one run.
 fn one(seed: u64, options: &Options, binary: &Path) -> io::Result<Report> {
     let folder = options.folder.join(seed.to_string());
@@ -190,13 +259,14 @@ fn one(seed: u64, options: &Options, binary: &Path) -> io::Result<Report> {
         .env("QUORATE_BIN", binary)
         .arg(std::env::current_exe()?)
         .args(["--inside", &seed.to_string(), "--folder"])
-        .arg(&folder);
+        .arg(&folder)
+        .args(["--patience", &options.patience.to_string()]);
     if options.is_short {
         command.arg("--short");
     } else {
         command.args(["--runs", "1"]);
     }
-    let done = run_program(command, "", RUN_LIMIT)?;
+    let done = run_program(command, "", RUN_LIMIT * options.patience)?;
     fs::write(
         folder.join("output.txt"),
         done.stdout.clone() + &done.stderr,
@@ -225,6 +295,7 @@ struct Total {
     fault_seconds: f64,
     slowest_recovery: f64,
     happened: BTreeMap<String, u64>,
+    tally: Tally,
     violations: usize,
     undecided: usize,
     vacuous: u64,
@@ -242,6 +313,7 @@ impl Total {
                 return;
             }
         };
+        self.tally.add(&report.tally);
         self.operations += report.operations;
         self.writes += report.writes;
         self.leader_changes += report.leader_changes;
@@ -295,36 +367,37 @@ impl Total {
             took.as_secs_f64()
         ));
         if let Some(path) = &options.record {
-            let mut file = File::options().create(true).append(true).open(path)?;
-            writeln!(file, "{}", self.figure(first, last, took))?;
+            self.figure(first, last, took).record(path)?;
         }
         Ok(self.violations == 0 && self.failed == 0 && self.vacuous * 10 <= self.runs)
     }
 
-    fn figure(&self, first: u64, last: u64, took: Duration) -> serde_json::Value {
-        serde_json::json!({
-            "name": "fault-runs",
-            "date": text_of("date", &["--utc", "+%F"]),
-            "commit": text_of("git", &["rev-parse", "--short", "HEAD"]),
-            "command": format!("just faults --runs {} --seed {first}", self.runs),
-            "count": self.runs - self.vacuous - self.failed,
-            "unit": "runs",
-            "seeds": format!("{first}..{last}"),
-            "violations": self.violations,
-            "seconds": took.as_secs_f64(),
-            "note": format!(
-                "{:.1} fault-minutes, {} operations, {} leader changes, slowest recovery {:.1} s",
+    fn figure(&self, first: u64, last: u64, took: Duration) -> Figure {
+        let counted = self.runs - self.vacuous - self.failed;
+        Figure {
+            command: format!("just faults --runs {} --seed {first}", self.runs),
+            seeds: format!("{first}..{last}"),
+            violations: u64::try_from(self.violations).unwrap_or(u64::MAX),
+            seconds: took.as_secs_f64(),
+            note: format!(
+                "{:.1} fault-minutes, {} operations, {} reads and {} events compared with the log, {} \
+                 leader changes, {} grants of locks, {} sessions expired, slowest recovery of a \
+                 majority {:.1} s",
                 self.fault_seconds / 60.0,
                 self.operations,
+                self.tally.reads_checked,
+                self.tally.events_checked,
                 self.leader_changes,
+                self.tally.grants,
+                self.tally.sessions_expired,
                 self.slowest_recovery
             ),
-        })
+            ..Figure::new("fault-runs", count(counted), "runs")
+        }
     }
 }
 
-fn text_of(program: &str, words: &[&str]) -> String {
-    let output = Command::new(program).args(words).output();
-    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
-    text.unwrap_or_default()
+#[expect(clippy::cast_precision_loss, reason = "there are no 2^52 runs")]
+fn count(runs: u64) -> f64 {
+    runs as f64
 }

@@ -61,7 +61,12 @@ pub(crate) fn read(ensemble: &mut Ensemble, keeps_log: bool) -> Offline {
 }
 
 fn quorate(words: &[&str], ensemble: &Ensemble, ids: &[u64]) -> io::Result<Finished> {
-    let mut command = Command::new(quorate_binary()?);
+    // An older server may have no such tools.
+    let program = match std::env::var_os("QUORATE_TOOLS") {
+        Some(path) => path.into(),
+        None => quorate_binary()?,
+    };
+    let mut command = Command::new(program);
     command.args(words);
     command.args(ids.iter().map(|id| ensemble.data_dir(*id)));
     run(command, "", LIMIT)
