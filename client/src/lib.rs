@@ -82,6 +82,7 @@ mod chroot;
 mod client;
 mod connect_string;
 mod dial;
+pub mod environment;
 mod error;
 pub mod metrics;
 pub mod operation;

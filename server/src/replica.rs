@@ -37,6 +37,18 @@ use crate::session_tracker::SessionTracker;
 /// that wants more is disconnected rather than told a lie about what it watches.
 const WATCHES_PER_CONNECTION_MAX: usize = 1_000_000;
 
+/// How long those paths may be together: a hundred bytes each, which is more than paths are. Any string
+/// can be watched, one of a megabyte as well.
+const WATCHED_BYTES_PER_CONNECTION_MAX: usize = 100 * WATCHES_PER_CONNECTION_MAX;
+
+/// So many watches of a connection that has ended are forgotten under one lock: about a millisecond's
+/// work.
+const FORGOTTEN_AT_ONCE: usize = 2_000;
+
+/// How long one connection's answers may keep others from the state and from their thread: the rest is
+/// parked, and follows when others have had their turn. Most batches take a tenth of it.
+const TURN_MAX_US: u64 = 1_000;
+
 /// A request that one server answers by itself.
 #[derive(Debug)]
 pub enum Ask {
@@ -69,9 +81,28 @@ pub enum Ask {
         kind: WatcherType,
     },
     SetWatches(Box<SetWatches2>),
+    /// A first part of [`Ask::SetWatches`], which is not answered.
+    SetWatchesPart(Box<SetWatches2>),
 }
 
 impl Ask {
+    /// Whether giving it can take milliseconds though little was asked and little is answered. Such an
+    /// answer is never given while a command is applied: whoever waits for it would keep all others
+    /// waiting.
+    pub fn is_heavy(&self) -> bool {
+        matches!(
+            self,
+            Self::SetWatches(_)
+                | Self::SetWatchesPart(_)
+                | Self::Read {
+                    query: Query::GetEphemerals { .. }
+                        | Query::GetAllChildrenNumber { .. }
+                        | Query::MultiRead(_),
+                    ..
+                }
+        )
+    }
+
     fn touches_watches(&self) -> bool {
         match self {
             Self::Read { watch, .. } => *watch,
@@ -83,7 +114,8 @@ impl Ask {
             Self::AddWatch { .. }
             | Self::CheckWatches { .. }
             | Self::RemoveWatches { .. }
-            | Self::SetWatches(_) => true,
+            | Self::SetWatches(_)
+            | Self::SetWatchesPart(_) => true,
         }
     }
 }
@@ -310,7 +342,15 @@ impl Replica {
     /// Forgets a connection that has ended, and its watches.
     pub fn unregister(&self, number: u64) {
         self.outboxes.remove(&number);
-        self.watches.lock().remove_connection(number);
+        // Nobody hears of those that are left between two turns: the outbox is gone.
+        loop {
+            let mut watches = self.watches.lock();
+            let is_done = watches.remove_some_of(number, FORGOTTEN_AT_ONCE);
+            MutexGuard::unlock_fair(watches);
+            if is_done {
+                return;
+            }
+        }
     }
 
     pub fn is_connected(&self, number: u64) -> bool {
@@ -330,7 +370,8 @@ impl Replica {
     }
 
     /// Answers requests of one connection in their order, or parks them behind what it is still
-    /// owed. Those that were parked for want of room come first.
+    /// owed. Those that were parked, for want of room or time, come first; the connection calls again
+    /// for as long as there are any that could be given.
     pub fn answer(&self, outbox: &Outbox, requests: &mut Vec<Local>) {
         // A parked answer may touch watches; those that come to be parked from here on wait for the
         // next time.
@@ -342,27 +383,34 @@ impl Replica {
         let touches_watches = has_ready || requests.iter().any(|local| local.ask.touches_watches());
         let mut watches = touches_watches.then(|| self.watches.lock());
         let mut tally = Tally::default();
+        let now_us = self.clock.monotonic_us();
         let mut turn = Turn {
             replica: self,
             state: &state,
             watches: watches.as_deref_mut(),
             number: outbox.number(),
             inner: outbox.lock(),
-            now_us: self.clock.monotonic_us(),
+            now_us,
             tally: &mut tally,
         };
+        let mut is_over = false;
         while has_ready
+            && !is_over
             && turn.inner.has_ready_answer()
             && let Some(local) = turn.inner.pop_local()
         {
             turn.give(local);
+            is_over = self.clock.monotonic_us() - now_us > TURN_MAX_US;
         }
         for local in requests.drain(..) {
-            turn.inner.count_received(local.op, local.xid);
-            if turn.inner.owed_count() > 0 || turn.inner.is_congested() {
+            if !matches!(local.ask, Ask::SetWatchesPart(_)) {
+                turn.inner.count_received(local.op, local.xid);
+            }
+            if is_over || turn.inner.owed_count() > 0 || turn.inner.is_congested() {
                 turn.inner.owe(Owed::Local(local));
             } else {
                 turn.give(local);
+                is_over = self.clock.monotonic_us() - now_us > TURN_MAX_US;
             }
         }
         drop(turn);
@@ -632,7 +680,8 @@ impl Turn<'_> {
         let inner = &mut *self.inner;
         if local.ask.touches_watches()
             && let Some(watches) = &self.watches
-            && watches.count_of(self.number) >= WATCHES_PER_CONNECTION_MAX
+            && (watches.count_of(self.number) >= WATCHES_PER_CONNECTION_MAX
+                || watches.path_bytes_of(self.number) >= WATCHED_BYTES_PER_CONNECTION_MAX)
         {
             inner.end_with(End::AtOnce(Disconnect::TooManyWatches));
             return;
@@ -686,6 +735,10 @@ impl Turn<'_> {
                 }
                 inner.push_reply(xid, zxid, result.as_ref().map_err(|error| error.code()))
             }
+            Ask::SetWatchesPart(request) => {
+                self.rearm(&request);
+                return;
+            }
             ask => self.change_watches(xid, ask),
         };
         let latency_us = self.inner.count_answered(local.since_us, self.now_us);
@@ -696,8 +749,8 @@ impl Turn<'_> {
         let Some(watches) = &mut self.watches else {
             return 0;
         };
-        let (state, number, inner) = (self.state, self.number, &mut *self.inner);
-        let zxid = state.last_zxid();
+        let (number, inner) = (self.number, &mut *self.inner);
+        let zxid = self.state.last_zxid();
         let found = |found: bool| match found {
             true => Ok(&Response::Empty),
             false => Err(ErrorCode::NoWatcher),
@@ -714,27 +767,37 @@ impl Turn<'_> {
                 inner.push_reply(xid, zxid, found(watches.remove(number, &path, kind)))
             }
             Ask::SetWatches(request) => {
-                let identities = Arc::clone(inner.identities());
-                quorate_state::rearm(
-                    watches,
-                    number,
-                    &request,
-                    |path: &str| state.stat(path),
-                    &mut |kind, path: &str| {
-                        if self.replica.may_hear(state, path, &identities) {
-                            inner.push_event(Zxid::NONE, kind, path);
-                        }
-                    },
-                );
-                inner.push_reply(xid, zxid, Ok(&Response::Empty))
+                self.rearm(&request);
+                self.inner.push_reply(xid, zxid, Ok(&Response::Empty))
             }
             Ask::Read { .. }
             | Ask::Known(_)
             | Ask::Closed
             | Ask::Configuration
             | Ask::Refused(_)
-            | Ask::RefusedFinally(..) => 0,
+            | Ask::RefusedFinally(..)
+            | Ask::SetWatchesPart(_) => 0,
         }
+    }
+
+    /// Brings back what the client watched, and tells it what it has missed.
+    fn rearm(&mut self, request: &SetWatches2) {
+        let Some(watches) = &mut self.watches else {
+            return;
+        };
+        let (state, inner) = (self.state, &mut *self.inner);
+        let identities = Arc::clone(inner.identities());
+        quorate_state::rearm(
+            watches,
+            self.number,
+            request,
+            |path: &str| state.stat(path),
+            &mut |kind, path: &str| {
+                if self.replica.may_hear(state, path, &identities) {
+                    inner.push_event(Zxid::NONE, kind, path);
+                }
+            },
+        );
     }
 }
 

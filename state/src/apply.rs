@@ -15,7 +15,7 @@ use crate::command::{Action, Command, Origin, Rules, Write};
 use crate::error::OpError;
 use crate::sessions::{Inadmissible, Session};
 use crate::state::State;
-use crate::tree::{Author, Plan, check_flags};
+use crate::tree::{Author, Decisions, Plan, check_flags};
 
 impl State {
     /// Applies one command. It never fails: a refusal is a reply.
@@ -200,12 +200,14 @@ impl State {
             }
             Err(Inadmissible::Refused(error)) => Err(error),
         };
+        let decisions = Decisions::default();
         let author = Author {
             zxid,
             time_ms,
             session,
             identities,
             rules,
+            decisions: &decisions,
         };
         let mut changes = Vec::new();
         let result = self.judge(&author, admitted, write, &mut changes);

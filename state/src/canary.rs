@@ -8,30 +8,39 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Canary {
     // Storage.
-    /// Entries are reported durable before the disk was asked to make them so.
+    /// The log tells that a batch is durable before it is synced.
     AckBeforeSync,
-    /// A new segment's name is not made durable (ClickHouse Keeper #116316).
-    NoFolderSyncOnSegment,
-    /// A snapshot's name is not made durable (ClickHouse Keeper #111339).
-    NoFolderSyncOnSnapshot,
-    /// A failed sync is tried again (PostgreSQL, 2018).
-    RetryAfterFailedSync,
-    /// The log is cut at the first bad checksum.
-    TruncateAtBadChecksum,
-    /// The log is purged before the snapshot was read back.
-    PurgeBeforeReadBack,
-    /// A snapshot without contents is taken for one (ClickHouse Keeper #115388).
-    EmptySnapshotAccepted,
-    /// Votes are not made durable.
-    VoteNotSynced,
-    /// A vote that was read goes back to an older one.
+    /// A vote is told to be durable before it is written.
+    VoteBeforeSync,
+    /// A failed sync of the log is tried again, and believed.
+    SyncRetried,
+    /// The name of a new segment is not made durable.
+    SegmentNameNotSynced,
+    /// The name of a new snapshot is not made durable.
+    SnapshotNameNotSynced,
+    /// A snapshot gets its name before its contents are durable.
+    SnapshotNotSynced,
+    /// A snapshot counts, and older ones go, although nobody has read it back.
+    SnapshotNotReadBack,
+    /// Where the newest snapshot is damaged an older one is used, although the log does not go on from
+    /// there.
+    OlderSnapshotAnyway,
+    /// The name of the identity is not made durable.
+    IdentityNameNotSynced,
+    /// A damaged batch at the end of the log is taken for one that was never finished.
+    DamageCutOff,
+    /// A batch's checksum is not looked at.
+    ChecksumIgnored,
+    /// A start takes the first vote it reads for the last one.
     VoteRolledBack,
-    /// A batch that was found after a restart is not written again.
-    FoundBatchNotRewritten,
+    /// A start believes the last batch because it can read it.
+    LastBatchNotRewritten,
+    /// A start leaves segments behind that hold nothing that counts.
+    StaleSegmentsLeft,
+    /// Sectors full of zeros are written as they are.
+    ZerosNotMasked,
     /// A snapshot says that it covers one entry more than it does (etcd #13766).
     SnapshotClaimsMore,
-    /// A snapshot is taken while entries are applied (ZooKeeper's fuzzy snapshots).
-    FuzzySnapshot,
     // Raft.
     /// A vote is granted to whoever asks, however short its log.
     VoteForShorterLog,
@@ -99,50 +108,47 @@ pub enum Canary {
     RetriedWriteDoneTwice,
 }
 
-#[cfg(debug_assertions)]
-mod planting {
-    use std::cell::Cell;
-    use std::sync::Mutex;
-    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-
-    use super::Canary;
-
-    thread_local! {
-        static HERE: Cell<Option<Canary>> = const { Cell::new(None) };
-    }
-    static ANYWHERE: AtomicBool = AtomicBool::new(false);
-    static EVERYWHERE: Mutex<Option<Canary>> = Mutex::new(None);
-
-    /// Whether this mistake is to be made.
-    #[must_use]
-    pub fn planted(canary: Canary) -> bool {
-        HERE.get() == Some(canary)
-            || ANYWHERE.load(Relaxed)
-                && EVERYWHERE
-                    .lock()
-                    .is_ok_and(|planted| *planted == Some(canary))
-    }
-
-    /// Plants a mistake for all that runs on this thread, or takes it away.
-    pub fn plant(canary: Option<Canary>) {
-        HERE.set(canary);
-    }
-
-    /// Plants a mistake for the whole process, or takes it away.
-    pub fn plant_everywhere(canary: Option<Canary>) {
-        if let Ok(mut planted) = EVERYWHERE.lock() {
-            *planted = canary;
-        }
-        ANYWHERE.store(canary.is_some(), Relaxed);
-    }
+impl Canary {
+    /// Those in the log and in the snapshots.
+    pub const STORAGE: [Self; 15] = [
+        Self::AckBeforeSync,
+        Self::VoteBeforeSync,
+        Self::SyncRetried,
+        Self::SegmentNameNotSynced,
+        Self::SnapshotNameNotSynced,
+        Self::SnapshotNotSynced,
+        Self::SnapshotNotReadBack,
+        Self::OlderSnapshotAnyway,
+        Self::IdentityNameNotSynced,
+        Self::DamageCutOff,
+        Self::ChecksumIgnored,
+        Self::VoteRolledBack,
+        Self::LastBatchNotRewritten,
+        Self::StaleSegmentsLeft,
+        Self::ZerosNotMasked,
+    ];
 }
 
 #[cfg(debug_assertions)]
-pub use planting::{plant, plant_everywhere, planted};
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<Canary>> = const { std::cell::Cell::new(None) };
+}
 
-/// Whether this mistake is to be made: never in a release.
+/// Whether this bug is to be made.
+#[cfg(debug_assertions)]
+pub fn planted(canary: Canary) -> bool {
+    PLANTED.get() == Some(canary)
+}
+
+/// Never: this is a release.
 #[cfg(not(debug_assertions))]
-#[must_use]
-pub const fn planted(_: Canary) -> bool {
+#[inline(always)]
+pub const fn planted(_canary: Canary) -> bool {
     false
+}
+
+/// Plants a bug in this thread in place of the one that was, or none.
+#[cfg(debug_assertions)]
+pub fn plant(canary: Option<Canary>) {
+    PLANTED.set(canary);
 }

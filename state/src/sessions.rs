@@ -89,7 +89,7 @@ impl Session {
         SessionId::new(id.cast_signed())
     }
 
-    fn fingerprint(&self) -> u64 {
+    pub(crate) fn fingerprint(&self) -> u64 {
         Fingerprint::of(Fact::Session, self.id.get().cast_unsigned())
             .bytes(self.password.as_bytes())
             .number(self.timeout_ms.into())

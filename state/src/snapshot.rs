@@ -282,6 +282,21 @@ impl State {
     }
 }
 
+/// The last command that is in a snapshot, without a look at the rest of it.
+///
+/// # Errors
+///
+/// [`SnapshotError`]: the bytes do not begin like a snapshot of this version.
+pub fn last_zxid_of_snapshot(reader: &mut impl Read) -> Result<Zxid, SnapshotError> {
+    let mut version = [0];
+    reader.read_exact(&mut version)?;
+    if version != [VERSION] {
+        return Err(SnapshotError::Version(version[0]));
+    }
+    let mut records = rmp_serde::Deserializer::new(reader);
+    Ok(Header::deserialize(&mut records)?.last_zxid)
+}
+
 /// Builds a tree from znodes in the order of a snapshot.
 #[derive(Default)]
 struct Loader {

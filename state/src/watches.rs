@@ -131,6 +131,8 @@ struct WatchingConnection {
     paths: HashSet<Arc<str>, Seed>,
     /// On how many of them it waits for more than children.
     data_paths: usize,
+    /// How long they are together.
+    path_bytes: usize,
 }
 
 /// How many connections of one path are in ZooKeeper's data table, and how many watch recursively.
@@ -194,6 +196,7 @@ impl WatchTable {
             .or_insert_with(|| WatchingConnection {
                 paths: HashSet::with_hasher(*seed),
                 data_paths: 0,
+                path_bytes: 0,
             });
         let old = watched.watchers.kinds(connection);
         let new = old.with(Kinds::of(kind));
@@ -203,6 +206,7 @@ impl WatchTable {
         watched.watchers.set(connection, new);
         if old.is_empty() {
             watching.paths.insert(Arc::clone(&watched.path));
+            watching.path_bytes += path.len();
         }
         tally.change(&mut watched.tally, watching, old, new);
     }
@@ -377,15 +381,29 @@ impl WatchTable {
 
     /// Forgets all watches of a connection that has ended.
     pub fn remove_connection(&mut self, connection: u64) {
+        self.remove_some_of(connection, usize::MAX);
+    }
+
+    /// Forgets watches of a connection that has ended, on at most so many paths. Returns whether none
+    /// are left.
+    pub fn remove_some_of(&mut self, connection: u64, max: usize) -> bool {
         let Some(watching) = self.connections.get_mut(&connection) else {
-            return;
+            return true;
         };
-        let paths: Vec<Arc<str>> = watching.paths.drain().collect();
+        let is_last = watching.paths.len() <= max;
+        let paths: Vec<Arc<str>> = match is_last {
+            true => watching.paths.drain().collect(),
+            false => watching.paths.iter().take(max).cloned().collect(),
+        };
         for path in paths {
             self.remove_kinds(connection, &path, Kinds::ALL);
+            forget(&mut self.connections, connection, &path, |_| !is_last);
         }
-        self.connections.remove(&connection);
+        if is_last {
+            self.connections.remove(&connection);
+        }
         self.give_back_memory();
+        is_last
     }
 
     /// All watches, as the metric `watch_count` counts them: a connection counts once per path and
@@ -399,6 +417,14 @@ impl WatchTable {
         self.connections
             .get(&connection)
             .map_or(0, |watching| watching.paths.len())
+    }
+
+    /// How many bytes the paths are long on which the connection has watches: any string can be
+    /// watched, so their number alone bounds nothing.
+    pub fn path_bytes_of(&self, connection: u64) -> usize {
+        self.connections
+            .get(&connection)
+            .map_or(0, |watching| watching.path_bytes)
     }
 
     /// The data table in numbers (`wchs`). Child watches have never been part of it.
@@ -498,7 +524,9 @@ fn forget(
     if let Some(watching) = connections.get_mut(&connection)
         && update(watching)
     {
-        watching.paths.remove(path);
+        if watching.paths.remove(path) {
+            watching.path_bytes -= path.len();
+        }
         if watching.paths.is_empty() {
             connections.remove(&connection);
         }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use quorate_protocol::frame::{FrameCodec, LENGTH_BYTES};
 use quorate_protocol::handshake::{ConnectRequest, ConnectResponse};
+use quorate_protocol::request::SetWatches2;
 use quorate_protocol::{
     ErrorCode, Id, OpCode, Password, Request, RequestHeader, Response, SessionId, Xid, jute,
     request,
@@ -48,6 +49,18 @@ const LINGER_BYTES: usize = 4 * 1024 * 1024;
 /// the client knows what became of all it asked for, and loses nothing but the connection.
 const DRAIN: Duration = Duration::from_secs(1);
 
+/// The longest first frame. What it has to say fits 45 bytes; a password may be of any length, which
+/// it does not have to be kept for. Strangers may hold this much of the memory each.
+const HANDSHAKE_BYTES_MAX: usize = 4096;
+
+/// What one connection may prove itself to be. Each of its writes carries all of it through the log,
+/// and each check of a permission compares all of it.
+const IDENTITIES_MAX: usize = 32;
+const IDENTITIES_BYTES_MAX: usize = 8 * 1024;
+
+/// So many paths of a list of watches are brought back in one turn: about a millisecond's work.
+const WATCHES_PER_TURN: usize = 2_000;
+
 /// The length of a request's header on the wire.
 const HEADER_BYTES: usize = 8;
 
@@ -72,6 +85,8 @@ pub struct Connection {
     input: BytesMut,
     /// Room made before the next read.
     read_bytes: usize,
+    /// How long the request is that is looked at.
+    request_bytes: usize,
     output: BytesMut,
     /// What the client has proved; later requests carry it.
     identities: Arc<[Id]>,
@@ -91,12 +106,13 @@ impl Connection {
     pub fn new(port: Arc<ClientPort>, outbox: Arc<Outbox>) -> Self {
         let identities = Arc::clone(outbox.lock().identities());
         Self {
-            codec: FrameCodec::new(port.limits.frame_bytes_max),
+            codec: FrameCodec::new(HANDSHAKE_BYTES_MAX.min(port.limits.frame_bytes_max)),
             port,
             outbox,
             phase: Phase::Greeting,
             input: BytesMut::new(),
             read_bytes: READ_BYTES_MIN,
+            request_bytes: 0,
             output: BytesMut::new(),
             identities,
             locals: Vec::new(),
@@ -141,6 +157,8 @@ impl Connection {
             }
             // All was sent, so there is room for answers that were parked.
             if self.output.is_empty() && self.outbox.lock().has_ready_answer() {
+                // They may take long, and others have waited for this thread meanwhile.
+                tokio::task::yield_now().await;
                 continue;
             }
             let port = Arc::clone(&self.port);
@@ -245,11 +263,14 @@ impl Connection {
 
     /// Whether there is room for what more requests would bring with them.
     fn may_read(&self) -> bool {
-        self.end.is_none()
-            && self.held.is_none()
-            && self.phase != Phase::Opening
-            && self.outbox.lock().owed_count() < self.port.limits.requests_per_connection_max
-            && !self.outbox.is_congested()
+        if self.end.is_some() || self.held.is_some() || self.phase == Phase::Opening {
+            return false;
+        }
+        let limits = &self.port.limits;
+        let inner = self.outbox.lock();
+        inner.owed_count() < limits.requests_per_connection_max
+            && inner.owed_bytes() < limits.request_bytes_per_connection_max
+            && !inner.is_congested()
     }
 
     /// Takes whole frames off the input, for as long as there is room for what they bring.
@@ -269,6 +290,7 @@ impl Connection {
                     let Some(frame) = self.next_frame()? else {
                         return Ok(());
                     };
+                    self.codec = FrameCodec::new(self.port.limits.frame_bytes_max);
                     self.open_session(&frame).await?;
                 }
                 Phase::Opening => {
@@ -288,15 +310,23 @@ impl Connection {
     }
 
     fn process_requests(&mut self, session: SessionId) -> Result<(), Disconnect> {
-        let owed = self.outbox.lock().owed_count();
-        let room = self
-            .port
-            .limits
-            .requests_per_connection_max
-            .saturating_sub(owed);
+        let (room, bytes_room) = {
+            let limits = &self.port.limits;
+            let inner = self.outbox.lock();
+            (
+                limits
+                    .requests_per_connection_max
+                    .saturating_sub(inner.owed_count()),
+                limits
+                    .request_bytes_per_connection_max
+                    .saturating_sub(inner.owed_bytes()),
+            )
+        };
         let mut received = 0;
+        let mut received_bytes = 0;
         let mut result = Ok(());
         while received < room
+            && received_bytes < bytes_room
             && self.held.is_none()
             && self.end.is_none()
             && self.phase == Phase::Open(session)
@@ -310,6 +340,7 @@ impl Connection {
                 }
             };
             received += 1;
+            received_bytes += frame.len();
             result = self.on_request(session, &frame);
             if result.is_err() {
                 break;
@@ -430,6 +461,7 @@ impl Connection {
     fn on_request(&mut self, session: SessionId, frame: &[u8]) -> Result<(), Disconnect> {
         let header: RequestHeader = jute::decode(frame).map_err(|_| Disconnect::Malformed)?;
         let xid = header.xid;
+        self.request_bytes = frame.len();
         let Some(op) = OpCode::from_code(header.op) else {
             self.push_local(xid, None, Ask::Refused(ErrorCode::Unimplemented));
             return Ok(());
@@ -450,6 +482,7 @@ impl Connection {
             Route::Local(ask @ Ask::Read { .. }) if self.port.config.linearizable_reads => {
                 self.ask_round(session, xid, op, ask, true);
             }
+            Route::Local(Ask::SetWatches(request)) => self.set_watches(xid, op, *request),
             Route::Local(ask) => self.push_local(xid, Some(op), ask),
             Route::Log(write) => self.write(session, xid, op, write, frame.len())?,
             Route::CloseSession => {
@@ -472,6 +505,18 @@ impl Connection {
             }
         }
         Ok(())
+    }
+
+    /// A long list takes many turns.
+    fn set_watches(&mut self, xid: Xid, op: OpCode, request: SetWatches2) {
+        let (parts, last) = split(request);
+        // The last of them counts for all.
+        let bytes = std::mem::take(&mut self.request_bytes);
+        for part in parts {
+            self.push_local(xid, Some(op), Ask::SetWatchesPart(Box::new(part)));
+        }
+        self.request_bytes = bytes;
+        self.push_local(xid, Some(op), Ask::SetWatches(Box::new(last)));
     }
 
     /// Answers without a majority: what only needs this server's copy is given.
@@ -626,6 +671,7 @@ impl Connection {
             xid,
             op,
             since_us: self.port.clock.monotonic_us(),
+            bytes: self.request_bytes,
             identities: Arc::clone(&self.identities),
             ask,
         }
@@ -653,6 +699,14 @@ impl Connection {
             if !identities.contains(&id) {
                 identities.push(id);
             }
+        }
+        let bytes: usize = identities
+            .iter()
+            .map(|id| id.scheme.len() + id.id.len())
+            .sum();
+        if identities.len() > IDENTITIES_MAX || bytes > IDENTITIES_BYTES_MAX {
+            self.port.metrics.auth_failed.fetch_add(1, Relaxed);
+            return Ask::RefusedFinally(ErrorCode::AuthFailed, Disconnect::TooManyIdentities);
         }
         self.identities = identities.into();
         // From here on events are judged by the new identities as well.
@@ -701,4 +755,76 @@ fn who_am_i(identities: &[Id]) -> Vec<(String, String)> {
             (id.scheme.clone(), user.to_owned())
         })
         .collect()
+}
+
+/// Cuts lists of watches into parts of [`WATCHES_PER_TURN`] paths each, and what is left of them.
+fn split(mut request: SetWatches2) -> (Vec<SetWatches2>, SetWatches2) {
+    let relative_zxid = request.relative_zxid;
+    let mut parts = Vec::new();
+    let lists: [fn(&mut SetWatches2) -> &mut Vec<String>; 5] = [
+        |request| &mut request.data,
+        |request| &mut request.exist,
+        |request| &mut request.child,
+        |request| &mut request.persistent,
+        |request| &mut request.persistent_recursive,
+    ];
+    for list in lists {
+        let mut paths = std::mem::take(list(&mut request)).into_iter();
+        while paths.len() > WATCHES_PER_TURN {
+            let mut part = SetWatches2 {
+                relative_zxid,
+                data: Vec::new(),
+                exist: Vec::new(),
+                child: Vec::new(),
+                persistent: Vec::new(),
+                persistent_recursive: Vec::new(),
+            };
+            *list(&mut part) = paths.by_ref().take(WATCHES_PER_TURN).collect();
+            parts.push(part);
+        }
+        *list(&mut request) = paths.collect();
+    }
+    (parts, request)
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_protocol::Zxid;
+    use quorate_protocol::request::SetWatches2;
+
+    use super::{WATCHES_PER_TURN, split};
+
+    #[test]
+    fn a_long_list_of_watches_is_cut_into_turns_and_nothing_is_lost() {
+        let names = |count: usize| -> Vec<String> { (0..count).map(|n| n.to_string()).collect() };
+        let whole = SetWatches2 {
+            relative_zxid: Zxid(7),
+            data: names(2 * WATCHES_PER_TURN + 1),
+            exist: names(WATCHES_PER_TURN),
+            child: names(0),
+            persistent: names(3),
+            persistent_recursive: names(4 * WATCHES_PER_TURN),
+        };
+        let (parts, last) = split(whole.clone());
+        assert_eq!(parts.len(), 2 + 3);
+        let mut joined = SetWatches2 {
+            data: vec![],
+            exist: vec![],
+            child: vec![],
+            persistent: vec![],
+            persistent_recursive: vec![],
+            ..whole.clone()
+        };
+        for part in parts.into_iter().chain([last]) {
+            assert_eq!(part.relative_zxid, Zxid(7));
+            joined.data.extend(part.data);
+            joined.exist.extend(part.exist);
+            joined.child.extend(part.child);
+            joined.persistent.extend(part.persistent);
+            joined
+                .persistent_recursive
+                .extend(part.persistent_recursive);
+        }
+        assert_eq!(joined, whole);
+    }
 }

@@ -36,6 +36,9 @@ const BACKLOG_DEFAULT: u32 = 1024;
 const DESCRIPTORS_KEPT_MIN: u64 = 48;
 const DESCRIPTORS_KEPT_MAX: u64 = 1024;
 
+/// So many of the longest requests of one connection may be under way.
+const FRAMES_UNDER_WAY: usize = 4;
+
 /// How long accepting pauses when the process has run out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -44,6 +47,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct Limits {
     pub frame_bytes_max: usize,
     pub requests_per_connection_max: usize,
+    /// How many bytes of requests one connection may have under way that are answered here: those for
+    /// the log are admitted for all connections together.
+    pub request_bytes_per_connection_max: usize,
     pub outbox_bytes_max: usize,
     pub handshake_timeout: Duration,
     /// How long a client that has seen more than this server waits for it to catch up.
@@ -71,6 +77,7 @@ impl Limits {
         Self {
             frame_bytes_max: config.frame_bytes_max as usize,
             requests_per_connection_max: config.requests_per_connection_max as usize,
+            request_bytes_per_connection_max: FRAMES_UNDER_WAY * config.frame_bytes_max as usize,
             outbox_bytes_max: usize::try_from(config.outbox_bytes_max).unwrap_or(usize::MAX),
             handshake_timeout: ms(config.client_handshake_timeout_ms),
             behind_patience: ms(config.tick_ms),

@@ -34,6 +34,8 @@ pub enum Disconnect {
     BadFrame,
     #[error("authentication failed")]
     AuthFailed,
+    #[error("the client has proved more identities than one connection may have")]
+    TooManyIdentities,
     #[error("the client does not read what it is sent")]
     SlowReader,
     #[error("the client watches more paths than one connection may")]

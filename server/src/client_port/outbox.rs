@@ -51,6 +51,10 @@ pub struct Inner {
     owed: VecDeque<Owed>,
     /// How many of them wait for a round.
     rounds_owed: usize,
+    /// How many of them wait for the connection's own task: see [`Ask::is_heavy`].
+    heavy_owed: usize,
+    /// How many bytes the requests had that they keep.
+    owed_bytes: usize,
     /// The last round's ticket.
     ticket: u64,
     identities: Arc<[Id]>,
@@ -85,6 +89,17 @@ pub enum Owed {
     Local(Local),
 }
 
+impl Owed {
+    /// How many bytes it keeps, and whether it is heavy, as a number.
+    fn weight(&self) -> (usize, usize) {
+        match self {
+            Self::Handshake { .. } | Self::Write { .. } => (0, 0),
+            Self::Round { local, .. } => (local.bytes, 0),
+            Self::Local(local) => (local.bytes, usize::from(local.ask.is_heavy())),
+        }
+    }
+}
+
 /// A request that is answered here, without the log.
 #[derive(Debug)]
 pub struct Local {
@@ -92,6 +107,8 @@ pub struct Local {
     /// `None` for an operation that is not known.
     pub op: Option<OpCode>,
     pub since_us: u64,
+    /// How long the request was: about what it takes to keep it.
+    pub bytes: usize,
     /// What the connection had proved when the request came in.
     pub identities: Arc<[Id]>,
     pub ask: Ask,
@@ -133,6 +150,8 @@ impl Outbox {
                 frames: BytesMut::new(),
                 owed: VecDeque::new(),
                 rounds_owed: 0,
+                heavy_owed: 0,
+                owed_bytes: 0,
                 ticket: 0,
                 identities,
                 session: None,
@@ -253,7 +272,7 @@ impl Inner {
 
     /// Whether no write may be proposed for now: an answer that is due before it would show it.
     pub fn holds_writes(&self) -> bool {
-        self.rounds_owed > 0 || self.has_parked()
+        self.rounds_owed > 0 || self.heavy_owed > 0 || self.has_parked()
     }
 
     /// Adds an answer that waits for a round, and returns the ticket for it.
@@ -261,7 +280,7 @@ impl Inner {
         self.ticket += 1;
         self.rounds_owed += 1;
         let ticket = self.ticket;
-        self.owed.push_back(Owed::Round { ticket, local });
+        self.owe(Owed::Round { ticket, local });
         ticket
     }
 
@@ -293,6 +312,7 @@ impl Inner {
         };
         let placeholder = Owed::Handshake { read_only: None };
         if let Owed::Round { local, .. } = std::mem::replace(found, placeholder) {
+            self.heavy_owed += usize::from(local.ask.is_heavy());
             *found = Owed::Local(local);
             self.rounds_owed -= 1;
         }
@@ -303,9 +323,12 @@ impl Inner {
         self.has_parked() && !self.is_congested()
     }
 
-    /// Takes the answer whose turn it is, as [`Inner::pop_local`], unless it can wait for room: not
-    /// if a write is under way behind it.
+    /// Takes the answer whose turn it is, as [`Inner::pop_local`], unless it is heavy, or can wait for
+    /// room: not if a write is under way behind it.
     pub fn pop_local_or_park(&mut self) -> Option<Local> {
+        if matches!(self.owed.front(), Some(Owed::Local(local)) if local.ask.is_heavy()) {
+            return None;
+        }
         if self.is_congested()
             && !self
                 .owed
@@ -322,25 +345,36 @@ impl Inner {
         self.owed.len()
     }
 
+    /// How many bytes the requests had to which these answers are due.
+    pub fn owed_bytes(&self) -> usize {
+        self.owed_bytes
+    }
+
     /// Adds an answer that cannot be given yet.
     pub fn owe(&mut self, owed: Owed) {
+        let (bytes, heavy) = owed.weight();
+        self.owed_bytes += bytes;
+        self.heavy_owed += heavy;
         self.owed.push_back(owed);
     }
 
     /// Takes the answer whose turn it is.
     pub fn pop_owed(&mut self) -> Option<Owed> {
-        self.owed.pop_front()
+        let owed = self.owed.pop_front()?;
+        let (bytes, heavy) = owed.weight();
+        self.owed_bytes -= bytes;
+        self.heavy_owed -= heavy;
+        Some(owed)
     }
 
     /// Takes the answer whose turn it is if this server gives it by itself.
     pub fn pop_local(&mut self) -> Option<Local> {
-        match self.owed.pop_front() {
+        if !self.has_parked() {
+            return None;
+        }
+        match self.pop_owed() {
             Some(Owed::Local(local)) => Some(local),
-            Some(other) => {
-                self.owed.push_front(other);
-                None
-            }
-            None => None,
+            _ => None,
         }
     }
 
@@ -437,6 +471,7 @@ impl Inner {
 mod tests {
     use bytes::BytesMut;
     use quorate_protocol::{ErrorCode, EventType, OpCode, Response, Xid, Zxid};
+    use quorate_state::Query;
 
     use super::{End, Local, Outbox, Owed};
     use crate::client_port::Disconnect;
@@ -453,6 +488,7 @@ mod tests {
             xid: Xid(xid),
             op: Some(OpCode::Ping),
             since_us: 0,
+            bytes: 100,
             identities: outbox.lock().identities().clone(),
             ask: Ask::Known(Response::Empty),
         })
@@ -507,6 +543,40 @@ mod tests {
         let given = inner.pop_local().expect("it is confirmed");
         assert!(matches!(given.ask, Ask::Configuration));
         assert_eq!(given.xid, Xid(2));
+    }
+
+    #[test]
+    fn a_heavy_answer_waits_for_the_connections_task_and_holds_the_writes_behind_it() {
+        let outbox = outbox();
+        let Owed::Local(mut heavy) = local(&outbox, 2) else {
+            unreachable!("it is one");
+        };
+        heavy.ask = Ask::Read {
+            query: Query::GetEphemerals { prefix: None },
+            watch: false,
+        };
+        let behind = local(&outbox, 3);
+        let mut inner = outbox.lock();
+        inner.owe(Owed::Write {
+            xid: Xid(1),
+            op: OpCode::Create,
+            since_us: 0,
+        });
+        assert!(!inner.holds_writes());
+        inner.owe(Owed::Local(heavy));
+        inner.owe(behind);
+        assert_eq!(inner.owed_bytes(), 200);
+        assert!(inner.holds_writes(), "what it shows is not changed");
+        inner.pop_owed();
+        assert!(inner.pop_local_or_park().is_none(), "not while applying");
+        assert!(inner.has_ready_answer());
+        assert_eq!(inner.pop_local().map(|local| local.xid), Some(Xid(2)));
+        assert_eq!(
+            inner.pop_local_or_park().map(|local| local.xid),
+            Some(Xid(3))
+        );
+        assert!(!inner.holds_writes());
+        assert_eq!(inner.owed_bytes(), 0);
     }
 
     #[test]

@@ -257,7 +257,7 @@ pub(super) fn to_log_id(id: EntryId) -> LogId {
     }
 }
 
-pub(super) fn to_entry_id(id: LogId) -> EntryId {
+pub(crate) fn to_entry_id(id: LogId) -> EntryId {
     EntryId {
         term: id.leader_id.term,
         index: id.index,
@@ -289,7 +289,7 @@ pub(super) fn to_log_entry(entry: Entry) -> Result<LogEntry, io::Error> {
     Ok(LogEntry { id, kind, payload })
 }
 
-pub(super) fn to_entry(entry: LogEntry) -> Result<Entry, io::Error> {
+pub(crate) fn to_entry(entry: LogEntry) -> Result<Entry, io::Error> {
     let payload = match entry.kind {
         KIND_BLANK => Payload::Blank,
         KIND_NORMAL => Payload::Normal(Proposal(entry.payload)),

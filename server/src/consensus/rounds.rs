@@ -202,9 +202,15 @@ pub(super) async fn confirm(
 ) -> Option<u64> {
     match leadership(raft, server) {
         Leadership::Mine { .. } => confirm_leadership(raft).await,
-        Leadership::Other { leader, .. } => {
+        now @ Leadership::Other { leader, .. } => {
             let question = Question::Round { touched };
-            match peers.ask(leader, question, PATIENCE).await {
+            let answered = tokio::select! {
+                biased;
+                answered = peers.ask(leader, question, PATIENCE) => answered,
+                // One that was lost without a word is not waited for when there is another.
+                Some(_) = leadership_after(raft, server, now) => return None,
+            };
+            match answered {
                 Ok(Answer::Confirmed { index }) => Some(index),
                 Ok(_) => None,
                 Err(error) => {

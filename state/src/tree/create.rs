@@ -115,8 +115,7 @@ impl DataTree {
         let acl = resolve(acl, author.identities, author.rules)?;
         let parent = self.find(parent_of(&path)).ok_or(OpError::NoNode)?;
         let parent_znode = self.nodes.znode(parent.id);
-        let skip_acl = author.rules.skip_acl;
-        if !self.allows(&parent_znode, Perms::CREATE, author.identities, skip_acl) {
+        if !self.lets(author, &parent_znode, Perms::CREATE) {
             return Err(OpError::NoAuth);
         }
         if plan.is_sequential {

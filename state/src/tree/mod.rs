@@ -11,6 +11,7 @@
 //! paths and on the order of commands alone.
 
 pub(crate) mod acl;
+mod audit;
 mod create;
 mod delete;
 mod due;
@@ -25,6 +26,7 @@ mod set_acl;
 mod set_data;
 pub(crate) mod znode;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -63,7 +65,13 @@ pub(crate) struct Author<'a> {
     pub(crate) session: SessionId,
     pub(crate) identities: &'a [Id],
     pub(crate) rules: Rules,
+    pub(crate) decisions: &'a Decisions,
 }
+
+/// What long ACLs have been found to give the author, each asked once per command: a multi may ask
+/// sixty thousand times. While a command is applied no ACL's number is given to another.
+#[derive(Debug, Default)]
+pub(crate) struct Decisions(RefCell<BTreeMap<(u32, i32), bool>>);
 
 /// The tree, and what helps to change it.
 #[derive(Debug)]
@@ -194,6 +202,18 @@ impl DataTree {
         skip_acl
             || znode.acl == AclId::OPEN
             || permits(self.nodes.acls.get(znode.acl), wanted, identities)
+    }
+
+    /// As [`Self::allows`], for the author of a write.
+    fn lets(&self, author: &Author<'_>, znode: &Znode<'_>, wanted: Perms) -> bool {
+        /// Up to here, asking again costs less than remembering.
+        const SHORT: usize = 16;
+        let ask = || self.allows(znode, wanted, author.identities, author.rules.skip_acl);
+        if self.nodes.acls.get(znode.acl).len() <= SHORT {
+            return ask();
+        }
+        let mut decisions = author.decisions.0.borrow_mut();
+        *decisions.entry((znode.acl.0, wanted.0)).or_insert_with(ask)
     }
 
     /// The ephemerals of a session, by path.

@@ -120,8 +120,7 @@ impl DataTree {
     fn check(&self, author: &Author<'_>, check: &Check) -> Result<(), OpError> {
         let found = self.find_valid(&check.path)?;
         let znode = self.nodes.znode(found.id);
-        let skip_acl = author.rules.skip_acl;
-        if !self.allows(&znode, Perms::READ, author.identities, skip_acl) {
+        if !self.lets(author, &znode, Perms::READ) {
             return Err(OpError::NoAuth);
         }
         check_version(check.version, znode.version)

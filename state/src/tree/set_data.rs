@@ -24,8 +24,7 @@ impl DataTree {
     ) -> Result<Stat, OpError> {
         let found = self.find_valid(path)?;
         let znode = self.nodes.znode(found.id);
-        let skip_acl = author.rules.skip_acl;
-        if !self.allows(&znode, Perms::WRITE, author.identities, skip_acl) {
+        if !self.lets(author, &znode, Perms::WRITE) {
             return Err(OpError::NoAuth);
         }
         if path == CONFIG_PATH {

@@ -280,7 +280,7 @@ fn is_member(node: &PeerNode) -> bool {
 
 /// What clients are to read of a membership. `None` while two memberships are in force: one is on
 /// its way out, and the other may yet be taken back.
-pub(super) fn configuration(membership: &Membership) -> Option<Configuration> {
+pub(crate) fn configuration(membership: &Membership) -> Option<Configuration> {
     if membership.get_joint_config().len() != 1 {
         return None;
     }

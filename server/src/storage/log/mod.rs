@@ -8,6 +8,7 @@
 //! is at stake: see [`Log::space`]. Format: `segment`, `entry`. After a crash: `recovery`.
 
 mod entry;
+pub mod inspect;
 mod preparer;
 mod recovery;
 mod segment;
@@ -21,10 +22,11 @@ mod writer;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use super::StorageError;
 use super::data_dir::Identity;

@@ -2,22 +2,24 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use quorate_protocol::multi::{MultiOp, ReadOp};
 use quorate_protocol::request::{
-    Auth, CreateTtl, GetEphemerals, PathOnly, Reconfig, Sasl, SetAcl, SetWatches, SetWatches2,
-    Watched, WatchesOfType,
+    Auth, Check, CreateTtl, GetEphemerals, PathOnly, Reconfig, Sasl, SetAcl, SetWatches,
+    SetWatches2, Watched, WatchesOfType,
 };
 use quorate_protocol::{AclEntry, OpCode, Request, Zxid};
 use quorate_tests::client::{
-    Connection, Message, add_watch, check, connect_frame, create, create_record, delete, exists,
-    get_children, get_data, hello, request_frame, set_data, sync,
+    Connection, Message, add_watch, check, connect_frame, create, create_record, delete,
+    delete_record, exists, get_children, get_data, hello, request_frame, set_data, set_record,
+    sync,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use super::neighbour::Neighbour;
 use crate::harness::{Node, seed};
 
 const MARSHALLING_ERROR: i32 = -5;
@@ -25,41 +27,8 @@ const UNIMPLEMENTED: i32 = -6;
 /// An answer or the end of the connection has to come within this, on a busy machine.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// A session that must not notice anything.
-struct Neighbour {
-    client: Connection,
-    version: i32,
-}
-
-impl Neighbour {
-    fn new(node: &Node) -> Self {
-        let mut client = node.connect_for(10_000);
-        client.call(&create("/neighbour", b"", 1)).unwrap();
-        Self { client, version: 0 }
-    }
-
-    fn goes_on(&mut self, after: &str) {
-        let begun = Instant::now();
-        let ping = self.client.call(&Request::Ping);
-        ping.unwrap_or_else(|error| panic!("after {after}: {error}"));
-        let set = self
-            .client
-            .call(&set_data("/neighbour", b"x", self.version))
-            .unwrap();
-        assert_eq!(set.code(), 0, "after {after}");
-        self.version += 1;
-        let read = self.client.call(&get_data("/neighbour", false)).unwrap();
-        assert_eq!(read.stat().unwrap().version, self.version, "after {after}");
-        assert!(
-            begun.elapsed() < ANSWER,
-            "after {after}: {:?}",
-            begun.elapsed()
-        );
-    }
-}
-
 /// One request of every kind, none of which changes anything that matters.
-fn every_request() -> Vec<Request> {
+pub(super) fn every_request() -> Vec<Request> {
     let path = || PathOnly {
         path: "/x".to_owned(),
     };
@@ -89,9 +58,24 @@ fn every_request() -> Vec<Request> {
             acl: vec![AclEntry::open()],
             version: -1,
         }),
+        // It stands inside a multi only, and is refused here.
+        Request::Check(Check {
+            path: "/x".to_owned(),
+            version: -1,
+        }),
         Request::Multi(vec![
             MultiOp::Create(create_record("/x/y", b"data", 0)),
+            MultiOp::CreateTtl(CreateTtl {
+                path: "/x/z".to_owned(),
+                data: None,
+                acl: vec![AclEntry::open()],
+                flags: 5,
+                ttl_ms: 60_000,
+            }),
+            MultiOp::SetData(set_record("/x", b"data", -1)),
             check("/x", -1),
+            MultiOp::Delete(delete_record("/x/y", -1)),
+            MultiOp::Delete(delete_record("/x/z", -1)),
         ]),
         Request::MultiRead(vec![
             ReadOp::GetData(watched()),
@@ -108,6 +92,7 @@ fn every_request() -> Vec<Request> {
         }),
         sync("/x"),
         Request::Ping,
+        Request::PingWithQuestion,
         Request::WhoAmI,
         Request::Reconfig(Reconfig {
             joining: Some("server.9=h:1:2".to_owned()),
@@ -143,9 +128,8 @@ fn every_request() -> Vec<Request> {
         Request::CloseSession,
     ];
     for op in OpCode::ALL {
-        // A check stands inside a multi only; its turn comes in another test.
         let is_there = requests.iter().any(|request| request.op() == op);
-        assert!(is_there || op == OpCode::Check, "{op:?} is missing");
+        assert!(is_there, "{op:?} is missing");
     }
     requests
 }
@@ -196,58 +180,6 @@ fn body_of(request: &Request) -> Vec<u8> {
     request_frame(77, request)[4..].to_vec()
 }
 
-/// Every kind of request, cut at every byte of its body.
-#[test]
-fn a_request_cut_short_anywhere_is_refused_and_hurts_nobody() {
-    let node = Node::new().started();
-    let mut neighbour = Neighbour::new(&node);
-    let mut cases = 0;
-    for request in every_request() {
-        let op = request.op();
-        let whole = body_of(&request);
-        for length in 8..whole.len() {
-            let answer = provoke(&node, op, &frame(&whole[..length]));
-            let expected = match op {
-                OpCode::Auth | OpCode::Sasl => Answer::Closed,
-                _ => Answer::Code(MARSHALLING_ERROR),
-            };
-            assert_eq!(
-                answer,
-                expected,
-                "{op:?} with {length} of {} bytes",
-                whole.len()
-            );
-            cases += 1;
-        }
-        neighbour.goes_on(&format!("{op:?}"));
-    }
-    assert!(cases > 500, "{cases}");
-}
-
-/// Every four bytes of every kind of request, replaced by lengths and counts that cannot be.
-#[test]
-fn impossible_lengths_anywhere_in_a_request_are_answered_or_end_its_connection() {
-    let node = Node::new().started();
-    let mut neighbour = Neighbour::new(&node);
-    for request in every_request() {
-        let op = request.op();
-        let whole = body_of(&request);
-        for at in (8..whole.len().saturating_sub(3)).step_by(2) {
-            for number in [i32::MAX, i32::MIN, -1, -2, 0x00ff_ffff] {
-                let mut spoilt = whole.clone();
-                spoilt[at..at + 4].copy_from_slice(&number.to_be_bytes());
-                provoke_anything(&node, &frame(&spoilt));
-            }
-        }
-        neighbour.goes_on(&format!("{op:?}"));
-    }
-    let resident = node.resident_bytes();
-    assert!(
-        resident < 400 << 20,
-        "no announced length is believed: {resident} bytes"
-    );
-}
-
 /// Whatever comes back, it comes, or the connection ends.
 fn provoke_anything(node: &Node, bytes: &[u8]) {
     let mut client = Connection::dial(node.address()).unwrap();
@@ -285,26 +217,6 @@ fn frames_that_cannot_be_end_the_connection_at_once() {
         assert!(client.read_to_close().unwrap().is_empty(), "{name}");
         neighbour.goes_on(name);
     }
-}
-
-#[test]
-fn unknown_operations_are_refused_one_by_one() {
-    let node = Node::new().started();
-    let mut neighbour = Neighbour::new(&node);
-    let internal = [0, -10, 20, -1];
-    let known: Vec<i32> = OpCode::ALL.iter().map(|op| op.code()).collect();
-    let unknown = (-20..130).filter(|code| !known.contains(code));
-    for code in unknown.chain(internal).chain([999, i32::MAX, i32::MIN, 13]) {
-        let mut bytes = 77_i32.to_be_bytes().to_vec();
-        bytes.extend(code.to_be_bytes());
-        bytes.extend([0, 0, 0, 2, b'/', b'x', 0, 0, 0, 0]);
-        let answer = provoke(&node, OpCode::Check, &frame(&bytes));
-        assert!(
-            matches!(answer, Answer::Code(UNIMPLEMENTED) | Answer::Closed),
-            "{code}: {answer:?}"
-        );
-    }
-    neighbour.goes_on("unknown operations");
 }
 
 #[test]
@@ -415,48 +327,6 @@ fn multis_that_cannot_be_are_refused_as_a_whole() {
     let mut client = node.connect();
     assert_eq!(client.call(&Request::Multi(ops)).unwrap().code(), 0);
     neighbour.goes_on("a huge multi");
-}
-
-#[test]
-fn strangers_who_do_not_begin_with_a_connect_request_are_closed() {
-    let node = Node::new()
-        .with("nio.sessionlessCnxnTimeout", "500")
-        .started();
-    let mut neighbour = Neighbour::new(&node);
-    let mut random = vec![0; 300];
-    StdRng::seed_from_u64(1).fill(&mut random[..]);
-    random[0] = 0x7f;
-    let connect = connect_frame(&hello(5_000)).to_vec();
-    let request_first = request_frame(1, &create("/stranger", b"", 0)).to_vec();
-    for (name, bytes) in [
-        ("nothing", Vec::new()),
-        ("one byte", vec![0]),
-        ("half a length", vec![0, 0]),
-        ("half a connect request", connect[..20].to_vec()),
-        ("all but one byte", connect[..connect.len() - 2].to_vec()),
-        ("a promise of 1 MB", 1_000_000_i32.to_be_bytes().to_vec()),
-        ("random bytes", random),
-        ("HTTP", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec()),
-        ("TLS", vec![0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3]),
-        ("half a word", b"ru".to_vec()),
-        ("an empty connect request", frame(b"").to_vec()),
-        ("a short connect request", frame(&[0; 20]).to_vec()),
-        ("a request", request_first),
-    ] {
-        let mut client = Connection::dial(node.address()).unwrap();
-        client.set_silence(ANSWER).unwrap();
-        let begun = Instant::now();
-        client.send_raw(&bytes).unwrap();
-        assert_eq!(client.next_frame().unwrap(), None, "{name}");
-        assert!(
-            begun.elapsed() < Duration::from_secs(5),
-            "{name}: {:?}",
-            begun.elapsed()
-        );
-        neighbour.goes_on(name);
-    }
-    let reply = neighbour.client.call(&exists("/stranger", false)).unwrap();
-    assert_eq!(reply.code(), -101);
 }
 
 /// A second connect request is a request like any other, and a strange one.
