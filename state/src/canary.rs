@@ -41,6 +41,8 @@ pub enum Canary {
     ZerosNotMasked,
     /// A snapshot says that it covers one entry more than it does (etcd #13766).
     SnapshotClaimsMore,
+    /// A snapshot is taken while entries are applied (ZooKeeper's fuzzy snapshots).
+    FuzzySnapshot,
     // Raft.
     /// A vote is granted to whoever asks, however short its log.
     VoteForShorterLog,
@@ -52,8 +54,6 @@ pub enum Canary {
     ReadIndexWithoutQuorum,
     /// A conflicting tail is kept, and what is appended does not replace it.
     ConflictNotTruncated,
-    /// A snapshot of another server is installed, and the old log kept.
-    InstallKeepsLogTail,
     /// A rejoining server votes before it has caught up.
     RejoinedVotesAtOnce,
     // Sessions.
@@ -102,8 +102,6 @@ pub enum Canary {
     // Reads.
     /// A server takes clients that have seen more than it has.
     BehindServerAccepts,
-    /// A server serves before it has applied what it had acknowledged.
-    ServesDuringReplay,
     /// A retried write is done twice.
     RetriedWriteDoneTwice,
 }
