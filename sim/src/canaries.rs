@@ -25,11 +25,11 @@ use quorate_state::canary::Canary;
 /// time.
 const STUCK: Duration = Duration::from_secs(240);
 /// As much of a violation as fits on a line.
-const SHOWN_CHARS: usize = 160;
+const SHOWN_CHARS: usize = 300;
 
 /// Which mistakes.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// Their names, as in `QuorumOffByOne`; all, if none is given.
     names: Vec<String>,
     /// How many at a time.
@@ -67,8 +67,6 @@ enum Weather {
     SnapshotsAndPartitions,
     /// Syncs fail, and then the power.
     FailingSyncs,
-    BitFlips,
-    LostDisks,
     /// Answers take long.
     Slow,
     /// Everybody changes servers.
@@ -92,8 +90,6 @@ impl Weather {
             Self::SnapshotsAndPowerCuts => &[(F::PowerCut, 6_000), (F::PowerCutOfMany, 10_000)],
             Self::SnapshotsAndPartitions => &[(F::Partition, 8_000), (F::Slow, 10_000)],
             Self::FailingSyncs => &[(F::SyncFails, 4_000), (F::PowerCutOfMany, 8_000)],
-            Self::BitFlips => &[(F::BitFlip, 6_000), (F::Kill, 8_000)],
-            Self::LostDisks => &[(F::DiskLost, 12_000), (F::Partition, 6_000)],
             Self::Slow => &[(F::Slow, 5_000), (F::Partition, 20_000)],
             Self::CutOffClients => &[(F::ClientsCutOff, 4_000), (F::Slow, 10_000)],
         };
@@ -118,7 +114,8 @@ impl Weather {
     }
 }
 
-/// All that are planted somewhere, with the weather in which each shows.
+/// Those that a run can show, with the weather in which each does. Others in the storage are for the
+/// proofs that stop a disk at every one of its steps.
 const PLANTED: &[(Canary, Weather)] = &[
     (Canary::AckBeforeSync, Weather::PowerCuts),
     (Canary::SegmentNameNotSynced, Weather::PowerCuts),
@@ -128,8 +125,6 @@ const PLANTED: &[(Canary, Weather)] = &[
     ),
     (Canary::SnapshotNotSynced, Weather::SnapshotsAndPowerCuts),
     (Canary::SyncRetried, Weather::FailingSyncs),
-    (Canary::DamageCutOff, Weather::BitFlips),
-    (Canary::VoteBeforeSync, Weather::ElectionsAndPowerCuts),
     (Canary::VoteRolledBack, Weather::ElectionsAndPowerCuts),
     (Canary::LastBatchNotRewritten, Weather::KillsAndPowerCuts),
     (Canary::SnapshotClaimsMore, Weather::Snapshots),
@@ -139,7 +134,6 @@ const PLANTED: &[(Canary, Weather)] = &[
     (Canary::ReusedReadIndex, Weather::Slow),
     (Canary::ReadIndexWithoutQuorum, Weather::Partitions),
     (Canary::ConflictNotTruncated, Weather::Partitions),
-    (Canary::RejoinedVotesAtOnce, Weather::LostDisks),
     (Canary::ExpiryByOldLeader, Weather::Slow),
     (Canary::NoPardonAfterElection, Weather::Partitions),
     (Canary::FollowerReadsDoNotTouch, Weather::Drawn),
@@ -163,7 +157,6 @@ const PLANTED: &[(Canary, Weather)] = &[
     (Canary::SetWatchesIgnoresPast, Weather::CutOffClients),
     (Canary::SetWatchesForgetsTail, Weather::CutOffClients),
     (Canary::EventWithoutAcl, Weather::Drawn),
-    (Canary::BehindServerAccepts, Weather::Partitions),
     (Canary::RetriedWriteDoneTwice, Weather::Partitions),
 ];
 
@@ -175,7 +168,7 @@ enum Outcome {
 
 /// See the module.
 #[expect(clippy::print_stdout, reason = "what was asked for")]
-pub fn run(arguments: &Arguments) -> ExitCode {
+pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     let chosen: Vec<(Canary, Weather)> = PLANTED
         .iter()
         .filter(|(canary, _)| {
@@ -290,7 +283,10 @@ fn first_violation(plan: Plan, canary: Option<Canary>) -> Option<String> {
         return None;
     }
     let first = match outcome.recv_timeout(STUCK) {
-        Ok(Ok(violations)) => violations.into_iter().min_by_key(|what| vagueness(what))?,
+        Ok(Ok(violations)) => violations
+            .into_iter()
+            .filter(|what| is_telling(what))
+            .min_by_key(|what| vagueness(what))?,
         Ok(Err(panicked)) => format!("a panic: {}", message(&*panicked)),
         // The thread is left to itself: it ends with the process.
         Err(RecvTimeoutError::Timeout) => "the run does not end".to_owned(),
@@ -299,16 +295,22 @@ fn first_violation(plan: Plan, canary: Option<Canary>) -> Option<String> {
     Some(first.chars().take(SHOWN_CHARS).collect())
 }
 
-/// A broken promise says more than that something did not get done.
+/// A connection that is lost proves nothing of a mistake: a rough run loses one now and then, and every
+/// mistake makes another run of a seed.
+fn is_telling(what: &str) -> bool {
+    !what.starts_with(Promise::SurvivorsKeepTheirClients.name())
+}
+
+/// Of many violations the one is shown that says most: that something did not get done says least.
 fn vagueness(what: &str) -> u8 {
     let names_promise = Promise::ALL
         .iter()
         .any(|promise| what.starts_with(promise.name()));
-    match what.split(' ').next() {
+    let compares_replicas = ["is one thing", "differ after", "does not start"];
+    match compares_replicas.iter().any(|it| what.contains(it)) {
         _ if names_promise => 1,
-        // What the replicas have been compared for.
-        Some("entry" | "servers") => 0,
-        _ => 2,
+        true => 0,
+        false => 2,
     }
 }
 

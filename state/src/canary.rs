@@ -54,8 +54,6 @@ pub enum Canary {
     ReadIndexWithoutQuorum,
     /// A conflicting tail is kept, and what is appended does not replace it.
     ConflictNotTruncated,
-    /// A rejoining server votes before it has caught up.
-    RejoinedVotesAtOnce,
     // Sessions.
     /// An expiry is valid though another leader has been elected since (etcd #12528).
     ExpiryByOldLeader,
@@ -99,9 +97,6 @@ pub enum Canary {
     SetWatchesForgetsTail,
     /// An event is sent to whoever may not read (CVE-2024-23944).
     EventWithoutAcl,
-    // Reads.
-    /// A server takes clients that have seen more than it has.
-    BehindServerAccepts,
     /// A retried write is done twice.
     RetriedWriteDoneTwice,
 }

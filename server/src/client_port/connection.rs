@@ -16,7 +16,6 @@ use quorate_protocol::{
     ErrorCode, Id, OpCode, Password, Request, RequestHeader, Response, SessionId, Xid, jute,
     request,
 };
-use quorate_state::canary::{Canary, planted};
 use quorate_state::{Action, Write};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
@@ -391,12 +390,11 @@ impl Connection {
             return Err(Disconnect::NoQuorum);
         }
         let patience = self.port.limits.behind_patience;
-        if !planted(Canary::BehindServerAccepts)
-            && !self
-                .port
-                .replica
-                .wait_applied(connect.last_zxid_seen, patience)
-                .await
+        if !self
+            .port
+            .replica
+            .wait_applied(connect.last_zxid_seen, patience)
+            .await
         {
             return Err(Disconnect::ServerBehind);
         }

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{ChangeMembers, Instant as _, ServerState};
-use quorate_state::canary::{Canary, planted};
 use tokio::time::sleep;
 
 use super::gate::View;
@@ -260,12 +259,6 @@ impl Consensus {
             }
             _ if !is_member => return refuse("it is no member: add it as a new server"),
             _ => {}
-        }
-        if planted(Canary::RejoinedVotesAtOnce) {
-            return match self.admit_incarnation(server, rejoin.incarnation).await {
-                true => Answer::Done,
-                false => Answer::NotLeader,
-            };
         }
         let taken_in = match self.members.take_out(server, rejoin.incarnation).await {
             Ok(()) => self.bring_back_returning().await,

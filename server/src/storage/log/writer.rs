@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::MutexGuard;
-use tokio::time::Instant;
 use quorate_state::canary::{Canary, planted};
+use tokio::time::Instant;
 
 use super::super::StorageError;
 use super::super::data_dir::Identity;
