@@ -18,6 +18,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use quorate_protocol::handshake::ConnectResponse;
 use quorate_protocol::request::SetWatches2;
 use quorate_protocol::{ErrorCode, Id, OpCode, Perms, Response, SessionId, Xid, Zxid};
+use quorate_state::canary::{Canary, planted};
 use quorate_state::{
     Applied, Change, Command, Configuration, Connection, Event, OpError, Origin, Query, Reader,
     Reply, SessionEvent, SessionGrant, State, StateView, WatchKind, WatchTable, WatcherType,
@@ -238,7 +239,9 @@ impl Replica {
                 .map(|(id, session)| (id, session.timeout_ms, session.attached_at));
             self.sessions.restart(open, now_ms);
         }
-        self.cut_all(Disconnect::StateReplaced);
+        if !planted(Canary::WatchesLostOnInstall) {
+            self.cut_all(Disconnect::StateReplaced);
+        }
         self.applied.notify_waiters();
     }
 
@@ -474,7 +477,7 @@ impl Replica {
             if Checkpoints::is_one(before) {
                 self.checkpoints.lock().note(before, state.digest());
             }
-            let Some(command) = command else {
+            let Some(mut command) = command else {
                 match &configuration {
                     None => state.skip(zxid),
                     Some(configuration) => {
@@ -492,6 +495,9 @@ impl Replica {
                 .witness
                 .as_ref()
                 .map(|witness| (witness, command.clone()));
+            if planted(Canary::ServerDependentApply) {
+                command.time_ms += i64::from(self.server == 1);
+            }
             let applied = state.apply(zxid, command);
             if let Some((witness, command)) = witnessed {
                 witness.on_apply(zxid, term, Some(command), None, &state);
@@ -504,7 +510,10 @@ impl Replica {
                 outcome.applied.push(origin);
             }
             let origin = origin.connection;
-            self.fire(&mut watches, zxid, &applied.changes);
+            let late = planted(Canary::EventAfterData).then(|| applied.changes.clone());
+            if late.is_none() {
+                self.fire(&mut watches, zxid, &applied.changes);
+            }
             self.reply(
                 (&state, &mut watches),
                 zxid,
@@ -513,6 +522,9 @@ impl Replica {
                 now_us,
                 &mut tally,
             );
+            if let Some(changes) = late {
+                self.fire(&mut watches, zxid, &changes);
+            }
         }
         let exceeding = state.soft_quota_exceeded_count() - soft_quotas_exceeded;
         drop(watches);
@@ -536,7 +548,8 @@ impl Replica {
                 return;
             };
             let mut inner = outbox.lock();
-            if self.skip_acl || permits(event.acl, Perms::READ, inner.identities()) {
+            let may_hear = self.skip_acl || planted(Canary::EventWithoutAcl);
+            if may_hear || permits(event.acl, Perms::READ, inner.identities()) {
                 inner.push_event(zxid, event.kind, event.path);
                 outbox.signal(&mut inner);
             }

@@ -1,5 +1,6 @@
 //! The simulation's command line.
 
+mod canaries;
 mod replay;
 mod seeds;
 
@@ -21,6 +22,8 @@ enum Command {
     Run(seeds::Arguments),
     /// Runs one seed again and prints the hash of its trace.
     Replay(replay::Arguments),
+    /// Plants one mistake after the other; fails if one of them goes unnoticed.
+    Canaries(canaries::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -34,5 +37,6 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run(arguments) => seeds::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
+        Command::Canaries(arguments) => canaries::run(&arguments),
     }
 }

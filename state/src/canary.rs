@@ -41,6 +41,8 @@ pub enum Canary {
     ZerosNotMasked,
     /// A snapshot says that it covers one entry more than it does (etcd #13766).
     SnapshotClaimsMore,
+    /// A snapshot is taken while entries are applied (ZooKeeper's fuzzy snapshots).
+    FuzzySnapshot,
     // Raft.
     /// A vote is granted to whoever asks, however short its log.
     VoteForShorterLog,
@@ -52,10 +54,6 @@ pub enum Canary {
     ReadIndexWithoutQuorum,
     /// A conflicting tail is kept, and what is appended does not replace it.
     ConflictNotTruncated,
-    /// A snapshot of another server is installed, and the old log kept.
-    InstallKeepsLogTail,
-    /// A rejoining server votes before it has caught up.
-    RejoinedVotesAtOnce,
     // Sessions.
     /// An expiry is valid though another leader has been elected since (etcd #12528).
     ExpiryByOldLeader,
@@ -99,11 +97,6 @@ pub enum Canary {
     SetWatchesForgetsTail,
     /// An event is sent to whoever may not read (CVE-2024-23944).
     EventWithoutAcl,
-    // Reads.
-    /// A server takes clients that have seen more than it has.
-    BehindServerAccepts,
-    /// A server serves before it has applied what it had acknowledged.
-    ServesDuringReplay,
     /// A retried write is done twice.
     RetriedWriteDoneTwice,
 }

@@ -8,6 +8,7 @@
 use hashbrown::HashTable;
 use quorate_protocol::{Password, SessionId, Zxid};
 
+use crate::canary::{Canary, planted};
 use crate::command::{Connection, Origin};
 use crate::digest::{Fact, Fingerprint};
 use crate::error::OpError;
@@ -174,9 +175,12 @@ impl Sessions {
             return Err(Inadmissible::Refused(OpError::SessionExpired));
         };
         if session.connection != origin.connection {
+            if planted(Canary::MovedSessionMayWrite) {
+                return Ok(());
+            }
             return Err(Inadmissible::Refused(OpError::SessionMoved));
         }
-        if session.next_sequence != origin.sequence {
+        if session.next_sequence != origin.sequence && !planted(Canary::RetriedWriteDoneTwice) {
             return Err(Inadmissible::OutOfOrder);
         }
         let before = session.fingerprint();

@@ -17,6 +17,7 @@ use quorate_protocol::{Acl, Password, SessionId, Zxid};
 use rmp_serde::decode::ReadReader;
 use serde::{Deserialize, Serialize};
 
+use crate::canary::{Canary, planted};
 use crate::command::{Connection, Origin};
 use crate::digest;
 use crate::pages::Pages;
@@ -375,6 +376,10 @@ impl Loader {
         record: &ZnodeRecord<'_>,
     ) {
         if let Some((created, pzxid)) = record.more.as_ref().and_then(|more| more.family) {
+            let created = match planted(Canary::ChildVersionNotInSnapshot) {
+                true => 0,
+                false => created,
+            };
             tree.found_family(id, place, created, pzxid);
         }
         self.ancestors.push((id, place, len));

@@ -20,9 +20,10 @@ use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet, HashTable};
 use quorate_protocol::request::SetWatches2;
-use quorate_protocol::{Acl, EventType, Stat};
+use quorate_protocol::{Acl, EventType, Stat, Zxid};
 
 use crate::applied::{Change, ChangeKind};
+use crate::canary::{Canary, planted};
 
 use watchers::{Kinds, Watchers};
 
@@ -310,7 +311,10 @@ impl WatchTable {
                 return true;
             }
             recipients.push(connection);
-            let left = kinds.without(wanted.that_fire_once());
+            let left = match planted(Canary::WatchFiredTwice) {
+                true => *kinds,
+                false => kinds.without(wanted.that_fire_once()),
+            };
             if left != *kinds {
                 let old = std::mem::replace(kinds, left);
                 forget(connections, connection, path, |watching| {
@@ -543,8 +547,15 @@ pub fn rearm(
     mut lookup: impl FnMut(&str) -> Option<Stat>,
     mut deliver: impl FnMut(EventType, &str),
 ) {
-    let seen = request.relative_zxid;
-    for path in &request.data {
+    let seen = match planted(Canary::SetWatchesIgnoresPast) {
+        true => Zxid(i64::MAX),
+        false => request.relative_zxid,
+    };
+    let data = match planted(Canary::SetWatchesForgetsTail) {
+        true => request.data.len().min(1),
+        false => request.data.len(),
+    };
+    for path in &request.data[..data] {
         match lookup(path) {
             None => deliver(EventType::NodeDeleted, path),
             Some(stat) if stat.mzxid > seen => deliver(EventType::NodeDataChanged, path),

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use futures_util::{Stream, stream};
 use openraft::storage::{LogState, RaftLogReader, RaftLogStorage};
 use openraft::{EntryPayload as Payload, OptionalSend};
+use quorate_state::canary::{Canary, planted};
 use tokio::sync::oneshot;
 
 use super::types::{
@@ -111,8 +112,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     {
         self.log.wait_for_room().await?;
         let mut failure = None;
+        let kept = match planted(Canary::ConflictNotTruncated) {
+            true => self.log.state().last.map_or(0, |last| last.index + 1),
+            false => 0,
+        };
         let entries = entries
             .into_iter()
+            .filter(|entry| entry.log_id.index >= kept)
             .map_while(|entry| match to_log_entry(entry) {
                 Ok(entry) => Some(entry),
                 Err(error) => {
@@ -125,6 +131,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
+        if planted(Canary::ConflictNotTruncated) {
+            return Ok(());
+        }
         Ok(self.log.truncate_after(last_log_id.map(to_entry_id))?)
     }
 

@@ -6,6 +6,7 @@
 use std::error::Error;
 use std::io;
 
+use quorate_state::canary::{Canary, planted};
 use quorate_state::{State, StateView};
 
 use super::log_store::{to_entry_id, to_log_id};
@@ -143,10 +144,15 @@ pub struct Source {
 /// [`WriteError`].
 pub async fn write(source: Source, snapshots: SnapshotStore) -> Result<(), WriteError> {
     let write = move || -> Result<(), Box<dyn Error + Send + Sync>> {
-        let info = SnapshotInfo {
+        let mut info = SnapshotInfo {
             last: source.last_applied.map(to_entry_id),
             membership: rmp_serde::to_vec(&source.membership)?,
         };
+        if planted(Canary::SnapshotClaimsMore)
+            && let Some(last) = &mut info.last
+        {
+            last.index += 1;
+        }
         let mut writer = snapshots.begin(info)?;
         source
             .view

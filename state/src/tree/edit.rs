@@ -14,6 +14,7 @@ use super::journal::Undo;
 use super::nodes::{Family, NodeId, Slot};
 use super::znode::{self, Kind, Znode};
 use super::{DataTree, Found, parent_of};
+use crate::canary::{Canary, planted};
 use crate::digest;
 
 /// What a rewrite does to the data.
@@ -145,7 +146,9 @@ impl DataTree {
         self.link_last(id);
         self.index.insert(&self.nodes, id);
         self.count_new(place, path_len, znode);
-        self.enlist(id, znode);
+        if !planted(Canary::EphemeralsNotInSnapshot) {
+            self.enlist(id, znode);
+        }
         id
     }
 

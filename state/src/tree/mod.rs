@@ -33,6 +33,7 @@ use std::sync::Arc;
 use quorate_protocol::{Acl, Id, Perms, SessionId, Zxid};
 
 use crate::applied::{Change, ChangeKind};
+use crate::canary::{Canary, planted};
 use crate::command::Rules;
 use crate::digest;
 use crate::error::OpError;
@@ -259,7 +260,11 @@ impl DataTree {
         zxid: Zxid,
         changes: &mut Vec<Change>,
     ) {
-        for path in self.ephemerals_of(session) {
+        let mut left_behind = self.ephemerals_of(session);
+        if planted(Canary::EphemeralLeftBehind) {
+            left_behind.pop();
+        }
+        for path in left_behind {
             let found = self.find(&path).expect("a listed ephemeral is in the tree");
             self.delete_found(&path, found, zxid, changes);
         }

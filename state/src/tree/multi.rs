@@ -8,6 +8,7 @@ use quorate_protocol::{CreateMode, ErrorCode, Perms, types::BadFlags};
 
 use super::{Author, DataTree, Plan, check_version};
 use crate::applied::Change;
+use crate::canary::{Canary, planted};
 use crate::error::OpError;
 
 /// Whether ZooKeeper could decode the operations: create flags it does not know end the whole
@@ -44,6 +45,10 @@ impl DataTree {
             match self.multi_op(author, op, changes) {
                 Ok(result) => results.push(result),
                 Err(error) => {
+                    if planted(Canary::MultiAppliedInPart) {
+                        self.commit();
+                        return failure(count, results.len(), error);
+                    }
                     self.roll_back();
                     changes.clear();
                     return failure(count, results.len(), error);
