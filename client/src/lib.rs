@@ -83,6 +83,9 @@ mod client;
 mod connect_string;
 mod dial;
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod metrics;
 pub mod operation;
 mod read_many;

@@ -59,7 +59,7 @@ const FORM: &str = "expected host:quorumPort:electionPort[:role][;[clientHost:]c
                     zk1.example.com:2888:3888;2181";
 
 impl Member {
-    pub(crate) fn parse(id: u8, text: &str) -> Result<Self, String> {
+    pub fn parse(id: u8, text: &str) -> Result<Self, String> {
         let (peers, client) = match text.split_once(';') {
             Some((peers, client)) => (peers, Some(ClientAddress::parse(client.trim())?)),
             None => (text, None),
