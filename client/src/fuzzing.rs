@@ -158,7 +158,7 @@ impl Bench {
                 is_cancelled: false,
             }
         });
-        let patience = Some(Duration::from_secs(2)).filter(|_| body.len() % 5 > 0);
+        let patience = Some(Duration::from_secs(2)).filter(|_| !body.len().is_multiple_of(5));
         self.line.join(Call {
             may_repeat: !target.is_write(),
             target,

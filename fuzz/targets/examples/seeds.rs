@@ -151,7 +151,19 @@ fn save_client_port() {
     // Three bytes at a time, and so as it comes.
     save("frame_stream", "conversation", Some(3), &stream);
     save("four_letter", "conversation", Some(200), &stream);
-    save("four_letter", "word", Some(1), b"ruok");
+    for word in [
+        "ruok", "srvr", "stat", "mntr", "conf", "cons", "dump", "wchs", "wchc", "wchp", "envi",
+        "isro", "srst", "crst", "dirs", "hash", "gtmk", "stmk",
+    ] {
+        save("four_letter", word, Some(1), word.as_bytes());
+    }
+    // A peer's hello, as far as it goes without a message, in varying pieces.
+    save(
+        "peer_stream",
+        "begin",
+        Some(200),
+        b"QuPeers\x01\0\0\0\x0a\x01\0\0\0\0\0\0\0\x01\x90",
+    );
     save("four_letter", "mask", Some(5), b"stmk\0\0\0\0\0\0\0\x02");
     body.clear();
     let granted = ConnectResponse {
@@ -201,7 +213,7 @@ fn save_texts() {
         "members",
         None,
         b"server.1=a:2888:3888:participant;2181\nserver.2=[::1]:1:2:observer;b:3\nversion=1\0\
-        server.3=c:1:2;[::]:4,server.2=d:1:2|e:1:2:observer;5\01",
+        server.3=c:1:2;[::]:4,server.2=d:1:2|e:1:2:observer;5\x001",
     );
     let records: [(u8, &str, &[u8]); 6] = [
         (
