@@ -8,13 +8,16 @@ pub mod client_port;
 pub mod clock;
 pub mod config;
 pub mod consensus;
+pub mod environment;
 pub mod metrics;
+pub mod network;
 pub mod peer_port;
 pub mod random;
 pub mod replica;
 pub mod session_tracker;
 mod start_up;
 pub mod storage;
+pub mod tasks;
 mod timers;
 
 mod server;

@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use rand::RngCore;
+use rand::Rng;
 
 /// A source of bytes nobody can guess: session passwords come from it.
 pub trait Randomness: Debug + Send + Sync + 'static {

@@ -8,6 +8,7 @@
 //! Lock order: state, then watches, then one outbox at a time. Nothing waits under them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -90,10 +91,30 @@ impl Ask {
 #[derive(Debug)]
 pub struct Committed {
     pub zxid: Zxid,
+    /// Of the leader that appended it.
+    pub term: u64,
     /// `None` for entries of the engine's own: they use up their zxid and change nothing.
     pub command: Option<Command>,
     /// The membership that an entry of the engine's own has set.
     pub configuration: Option<Configuration>,
+}
+
+/// Is told of every entry that a replica applies, in order: a simulation compares replicas entry by
+/// entry. Called under the lock of the state, so it must not wait, nor come back to the replica.
+pub trait Witness: fmt::Debug + Send + Sync + 'static {
+    /// `after` is the state with the entry applied; `command` and `configuration` are as in
+    /// [`Committed`].
+    fn on_apply(
+        &self,
+        zxid: Zxid,
+        term: u64,
+        command: Option<Command>,
+        configuration: Option<&Configuration>,
+        after: &State,
+    );
+
+    /// The state was replaced by a snapshot of another server.
+    fn on_replace(&self, state: &State);
 }
 
 /// What became of the commands that this server's connections have proposed, of one
@@ -128,6 +149,7 @@ pub struct Replica {
     clock: Arc<dyn Clock>,
     /// Wakes those who wait for a zxid to be applied.
     applied: Notify,
+    witness: Option<Arc<dyn Witness>>,
 }
 
 impl Replica {
@@ -140,6 +162,7 @@ impl Replica {
         sessions: Arc<SessionTracker>,
         metrics: Arc<Metrics>,
         clock: Arc<dyn Clock>,
+        witness: Option<Arc<dyn Witness>>,
     ) -> Self {
         Self {
             server,
@@ -152,6 +175,7 @@ impl Replica {
             metrics,
             clock,
             applied: Notify::new(),
+            witness,
         }
     }
 
@@ -174,6 +198,9 @@ impl Replica {
             self.sessions.clear();
             self.checkpoints.lock().clear();
             *current = state;
+            if let Some(witness) = &self.witness {
+                witness.on_replace(&current);
+            }
             let open = current
                 .sessions()
                 .map(|(id, session)| (id, session.timeout_ms, session.attached_at));
@@ -389,6 +416,7 @@ impl Replica {
         let soft_quotas_exceeded = state.soft_quota_exceeded_count();
         for Committed {
             zxid,
+            term,
             command,
             configuration,
         } in entries
@@ -399,17 +427,27 @@ impl Replica {
                 self.checkpoints.lock().note(before, state.digest());
             }
             let Some(command) = command else {
-                match configuration {
+                match &configuration {
                     None => state.skip(zxid),
                     Some(configuration) => {
-                        let changes = state.configure(zxid, &configuration);
+                        let changes = state.configure(zxid, configuration);
                         self.fire(&mut watches, zxid, &changes);
                     }
+                }
+                if let Some(witness) = &self.witness {
+                    witness.on_apply(zxid, term, None, configuration.as_ref(), &state);
                 }
                 continue;
             };
             let origin = command.origin;
+            let witnessed = self
+                .witness
+                .as_ref()
+                .map(|witness| (witness, command.clone()));
             let applied = state.apply(zxid, command);
+            if let Some((witness, command)) = witnessed {
+                witness.on_apply(zxid, term, Some(command), None, &state);
+            }
             if origin.connection.server == self.server && origin.connection.number != 0 {
                 if matches!(applied.reply, Reply::Void) {
                     outcome.void.push(origin);

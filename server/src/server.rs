@@ -6,29 +6,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_protocol::{SessionId, Zxid};
-use quorate_state::Rules;
+use quorate_state::{Rules, State};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::client_port::listener::ClientPort;
-use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::consensus::formation::{FormationError, Plan, draw_incarnation};
 use crate::consensus::membership::MemberRules;
 use crate::consensus::{
-    Admission, Consensus, ConsensusError, Incarnation, Parts, Stopped, log_store::LogStore,
+    Admission, Consensus, ConsensusError, Incarnation, Parts, Role, Stopped, log_store::LogStore,
     snapshot_io,
 };
+use crate::environment::Environment;
 use crate::metrics::Metrics;
 use crate::peer_port::Links;
-use crate::random::{Randomness, SystemRandomness};
+use crate::random::Randomness;
 use crate::replica::Replica;
 use crate::session_tracker::SessionTracker;
 use crate::start_up::{self, PeerSide};
 use crate::storage::log::{Log, LogOptions};
 use crate::storage::{DataDir, StorageError};
+use crate::tasks::{self, on_this_host};
 use crate::timers;
 
 /// How long handing leadership over may hold up a stop.
@@ -70,6 +71,7 @@ impl From<ConsensusError> for StartError {
 pub struct Server {
     address: SocketAddr,
     consensus: Arc<Consensus>,
+    replica: Arc<Replica>,
     log: Arc<Log>,
     /// Stops the tasks below.
     stop: CancellationToken,
@@ -100,29 +102,59 @@ impl Server {
     ///
     /// As [`Server::start`].
     pub async fn start_linked(config: Config, links: Links) -> Result<Self, StartError> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let randomness: Arc<dyn Randomness> = Arc::new(SystemRandomness);
+        Self::start_in(Environment::system(), config, links).await
+    }
+
+    /// As [`Server::start_linked`], with time, randomness, network and disk from outside.
+    ///
+    /// # Errors
+    ///
+    /// As [`Server::start`].
+    pub async fn start_in(
+        environment: Environment,
+        config: Config,
+        links: Links,
+    ) -> Result<Self, StartError> {
+        let Environment {
+            clock,
+            randomness,
+            network,
+            disk,
+            witness,
+        } = environment;
         let listener =
-            crate::client_port::listener::bind(&config).map_err(|source| StartError::Bind {
-                address: config.client_address,
-                source,
+            crate::client_port::listener::bind(&*network, &config).map_err(|source| {
+                StartError::Bind {
+                    address: config.client_address,
+                    source,
+                }
             })?;
         let address = listener.local_addr().map_err(|source| StartError::Bind {
             address: config.client_address,
             source,
         })?;
 
-        let peer_listener = start_up::bind_peer_port(&config).await?;
+        let peer_listener = start_up::bind_peer_port(&*network, &config).await?;
 
         let server_id = u64::from(config.server_id);
-        let mut data_dir = DataDir::open(&config.data_dir, &config.log_dir)?;
+        let mut data_dir = match disk {
+            None => DataDir::open(&config.data_dir, &config.log_dir)?,
+            Some(disk) => DataDir::open_on(disk, &config.data_dir, &config.log_dir)?,
+        };
         data_dir.check_server(server_id)?;
         let options = LogOptions {
             segment_bytes: config.log_segment_bytes,
             ..LogOptions::default()
         };
         let run = u32::from_le_bytes(random(&*randomness));
-        let mut peer_side = PeerSide::new(&config, run, data_dir.identity(), peer_listener, links);
+        let mut peer_side = PeerSide::new(
+            &config,
+            run,
+            data_dir.identity(),
+            peer_listener,
+            links,
+            network,
+        );
         let incarnation = draw_incarnation(&*clock, &*randomness);
         let mut plan = None;
         if data_dir.identity().is_none() {
@@ -173,6 +205,7 @@ impl Server {
             Arc::clone(&sessions),
             Arc::clone(&metrics),
             Arc::clone(&clock),
+            witness,
         ));
         let admission = Arc::new(Admission::new(
             config.requests_outstanding_max as usize,
@@ -222,35 +255,35 @@ impl Server {
 
         let stop = CancellationToken::new();
         let timers = TaskTracker::new();
-        timers.spawn(timers::leave_when_isolated(
+        timers.spawn(on_this_host(timers::leave_when_isolated(
             Arc::clone(&replica),
             Arc::clone(&consensus),
             Duration::from_millis(config.tick_ms.into()),
             config.read_only_mode_enabled,
             stop.clone(),
-        ));
-        timers.spawn(timers::leave_when_out_of_service(
+        )));
+        timers.spawn(on_this_host(timers::leave_when_out_of_service(
             Arc::clone(&replica),
             Arc::clone(&consensus),
             stop.clone(),
-        ));
-        timers.spawn(timers::expire_sessions(
+        )));
+        timers.spawn(on_this_host(timers::expire_sessions(
             Arc::clone(&sessions),
             Arc::clone(&consensus),
             Arc::clone(&clock),
             Duration::from_millis(config.tick_ms.into()),
             stop.clone(),
-        ));
-        timers.spawn(timers::reap(
+        )));
+        timers.spawn(on_this_host(timers::reap(
             Arc::clone(&replica),
             Arc::clone(&consensus),
             Arc::clone(&clock),
             config.clone(),
             stop.clone(),
-        ));
+        )));
         let port = Arc::new(ClientPort::new(
             config,
-            replica,
+            Arc::clone(&replica),
             Arc::clone(&consensus),
             admission,
             sessions,
@@ -260,10 +293,11 @@ impl Server {
         ));
         // At once, also where the others are yet to be found: four-letter words are answered, and
         // clients are sent elsewhere.
-        let client_port = tokio::spawn(port.serve(listener, stop.clone()));
+        let client_port = tasks::spawn(port.serve(listener, stop.clone()));
         Ok(Self {
             address,
             consensus,
+            replica,
             log,
             stop,
             client_port,
@@ -318,11 +352,22 @@ impl Server {
         self.consensus.reach(zxid).await;
     }
 
+    /// Looks at this server's copy of the state, which stands still for as long.
+    pub fn inspect<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        self.replica.inspect(look)
+    }
+
+    /// What this server is in the ensemble just now.
+    pub fn role(&self) -> Role {
+        self.consensus.role()
+    }
+
     /// Resolves when the server cannot go on: its storage has failed. Nothing was acknowledged that
     /// is not on disk. Cancel safe.
-    pub async fn failed(&mut self) -> String {
+    pub async fn failed(&self) -> String {
+        let mut storage_failed = self.storage_failed.clone();
         tokio::select! {
-            Ok(error) = self.storage_failed.wait_for(Option::is_some) => {
+            Ok(error) = storage_failed.wait_for(Option::is_some) => {
                 error.as_ref().map_or_else(String::new, ToString::to_string)
             }
             error = self.consensus.failed() => error,
@@ -347,10 +392,7 @@ impl Server {
         }
         self.peer_side.close().await;
         self.consensus.shutdown().await;
-        let log = self.log;
-        tokio::task::spawn_blocking(move || log.close())
-            .await
-            .unwrap_or(Ok(()))
+        self.log.finish().await
     }
 }
 

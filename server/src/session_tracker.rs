@@ -84,13 +84,16 @@ impl SessionTracker {
         }
     }
 
-    /// The sessions that showed life at `since_ms` or later.
+    /// The sessions that showed life at `since_ms` or later, in ascending order.
     pub fn touched_since(&self, since_ms: u64) -> Vec<SessionId> {
-        self.timers
+        let mut touched: Vec<_> = self
+            .timers
             .iter()
             .filter(|timer| timer.pulse.last_ms() >= since_ms)
             .map(|timer| *timer.key())
-            .collect()
+            .collect();
+        touched.sort_unstable();
+        touched
     }
 
     /// Forgets all sessions.

@@ -5,7 +5,6 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Weak};
 
-use tokio::net::{TcpListener, lookup_host};
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -14,7 +13,8 @@ use crate::consensus::Consensus;
 use crate::consensus::formation::{Applicant, FormationError, Listed, Plan};
 use crate::consensus::gate::{Gate, View};
 use crate::consensus::types::PeerNode;
-use crate::peer_port::listener::{self, PeerPort};
+use crate::network::{Listener, Network};
+use crate::peer_port::listener::{BACKLOG, PeerPort};
 use crate::peer_port::{Door, Links, Peers};
 use crate::server::StartError;
 use crate::storage::Identity;
@@ -27,6 +27,7 @@ pub(crate) struct PeerSide {
     server: u64,
     run: u32,
     gate: Arc<Gate>,
+    network: Arc<dyn Network>,
     port: Arc<PeerPort<Consensus>>,
     stop: CancellationToken,
     serving: Option<JoinHandle<()>>,
@@ -40,8 +41,9 @@ impl PeerSide {
         config: &Config,
         run: u32,
         identity: Option<Identity>,
-        listener: Option<TcpListener>,
+        listener: Option<Listener>,
         links: Links,
+        network: Arc<dyn Network>,
     ) -> Self {
         let listed = Listed::new(if listener.is_some() {
             &config.members
@@ -56,11 +58,12 @@ impl PeerSide {
         let stop = CancellationToken::new();
         let serving = listener.map(|listener| {
             let serving = Arc::clone(&port).serve(listener, stop.clone());
-            tokio::spawn(serving)
+            crate::tasks::spawn(serving)
         });
         Self {
             listed,
-            peers: Peers::new(door),
+            peers: Peers::new(door, Arc::clone(&network)),
+            network,
             server,
             run,
             gate,
@@ -109,6 +112,7 @@ impl PeerSide {
             listed: &self.listed,
             identity: found,
             incarnation,
+            network: Arc::clone(&self.network),
             rejoin: config.rejoin,
             data_dir: config.data_dir.display().to_string(),
         };
@@ -144,7 +148,10 @@ impl PeerSide {
 
 /// Opens the port for the other servers: on the address they find this one at, if that is one of
 /// this machine. `None` on a server that was told of no others.
-pub(crate) async fn bind_peer_port(config: &Config) -> Result<Option<TcpListener>, StartError> {
+pub(crate) async fn bind_peer_port(
+    network: &dyn Network,
+    config: &Config,
+) -> Result<Option<Listener>, StartError> {
     if !config.is_ensemble() {
         return Ok(None);
     }
@@ -157,9 +164,12 @@ pub(crate) async fn bind_peer_port(config: &Config) -> Result<Option<TcpListener
     };
     let everywhere = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.quorum_port);
     if config.quorum_listen_on_all_ips {
-        return listener::bind(everywhere).map(Some).map_err(failed);
+        return network
+            .listen(everywhere, BACKLOG)
+            .map(Some)
+            .map_err(failed);
     }
-    match bind_own(address).await {
+    match bind_own(network, address).await {
         Ok(listener) => Ok(Some(listener)),
         // Behind an address translation, or before the name service knows it.
         Err(error) if is_elsewhere(&error) => {
@@ -169,18 +179,22 @@ pub(crate) async fn bind_peer_port(config: &Config) -> Result<Option<TcpListener
                 "the host of this server's own line is none of this machine ({error}): listening \
                  for the other servers on all addresses"
             );
-            listener::bind(everywhere).map(Some).map_err(failed)
+            network
+                .listen(everywhere, BACKLOG)
+                .map(Some)
+                .map_err(failed)
         }
         Err(error) => Err(failed(error)),
     }
 }
 
-async fn bind_own(address: &PeerAddress) -> io::Result<TcpListener> {
-    let resolved = lookup_host((address.host.as_str(), address.quorum_port)).await;
+async fn bind_own(network: &dyn Network, address: &PeerAddress) -> io::Result<Listener> {
+    let name = format!("{}:{}", address.host, address.quorum_port);
+    let resolved = network.resolve(&name).await;
     let resolved = resolved.map_err(|error| io::Error::new(io::ErrorKind::NotFound, error))?;
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     for address in resolved {
-        match listener::bind(address) {
+        match network.listen(address, BACKLOG) {
             Ok(listener) => return Ok(listener),
             Err(error) => last = error,
         }

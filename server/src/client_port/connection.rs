@@ -17,7 +17,6 @@ use quorate_protocol::{
 };
 use quorate_state::{Action, Write};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +30,7 @@ use crate::consensus::membership::caller::Change;
 use crate::consensus::membership::change::Asker;
 use crate::consensus::membership::plan::Wish;
 use crate::consensus::rounds::Waiter;
+use crate::network::{ReadHalf, Stream, WriteHalf};
 use crate::replica::Ask;
 use crate::session_tracker::Pulse;
 
@@ -109,15 +109,20 @@ impl Connection {
     }
 
     /// Serves the client until either side ends the connection.
-    pub async fn run(mut self, mut socket: TcpStream, stop: &CancellationToken) -> Disconnect {
-        let reason = self.serve(&mut socket, stop).await;
+    pub async fn run(mut self, socket: Stream, stop: &CancellationToken) -> Disconnect {
+        let (mut reader, mut writer) = socket.into_split();
+        let reason = self.serve(&mut reader, &mut writer, stop).await;
         self.port.replica.unregister(self.outbox.number());
-        self.linger(&mut socket).await;
+        self.linger(reader, writer).await;
         reason
     }
 
-    async fn serve(&mut self, socket: &mut TcpStream, stop: &CancellationToken) -> Disconnect {
-        let (mut reader, mut writer) = socket.split();
+    async fn serve(
+        &mut self,
+        reader: &mut ReadHalf,
+        writer: &mut WriteHalf,
+        stop: &CancellationToken,
+    ) -> Disconnect {
         let handshake_timeout = self.port.limits.handshake_timeout;
         let handshake = tokio::time::sleep_until(Instant::now() + handshake_timeout);
         tokio::pin!(handshake);
@@ -128,7 +133,7 @@ impl Connection {
             } else if let Err(reason) = self.process_input().await {
                 self.outbox.lock().end_with(End::AfterFlush(reason));
             }
-            if let Some(reason) = self.send_ready(&writer) {
+            if let Some(reason) = self.send_ready(writer) {
                 return reason;
             }
             if drain_until.is_some() && self.is_drained() {
@@ -186,7 +191,7 @@ impl Connection {
     }
 
     /// Sends what can be sent without waiting, and says whether the connection is over.
-    fn send_ready(&mut self, writer: &tokio::net::tcp::WriteHalf<'_>) -> Option<Disconnect> {
+    fn send_ready(&mut self, writer: &WriteHalf) -> Option<Disconnect> {
         // Asked for apart: a socket that takes nothing keeps the output from becoming empty.
         if let Some(reason) = self.outbox.cut_for() {
             return Some(reason);
@@ -650,8 +655,8 @@ impl Connection {
     }
 
     /// Ends the sending side and reads on for a moment, so that the client gets what was sent.
-    async fn linger(&mut self, socket: &mut TcpStream) {
-        if !matches!(self.end, Some(End::AfterFlush(_))) || socket.shutdown().await.is_err() {
+    async fn linger(&mut self, mut reader: ReadHalf, mut writer: WriteHalf) {
+        if !matches!(self.end, Some(End::AfterFlush(_))) || writer.shutdown().await.is_err() {
             return;
         }
         let drain = async {
@@ -659,7 +664,7 @@ impl Connection {
             let mut scratch = BytesMut::with_capacity(READ_BYTES_MAX);
             while drained < LINGER_BYTES {
                 scratch.clear();
-                match socket.read_buf(&mut scratch).await {
+                match reader.read_buf(&mut scratch).await {
                     Ok(bytes) if bytes > 0 => drained += bytes,
                     _ => return,
                 }

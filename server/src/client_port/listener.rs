@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use quorate_protocol::Id;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -22,9 +21,11 @@ use crate::clock::Clock;
 use crate::config::{Config, Secret};
 use crate::consensus::{Admission, Consensus};
 use crate::metrics::Metrics;
+use crate::network::{Listener, Network, Stream};
 use crate::random::Randomness;
 use crate::replica::Replica;
 use crate::session_tracker::SessionTracker;
+use crate::tasks::on_this_host;
 
 /// Connections waiting to be accepted when the configuration does not say: ZooKeeper's 50 makes a
 /// reconnect storm of thousands of clients slow.
@@ -92,19 +93,11 @@ impl Limits {
 /// # Errors
 ///
 /// The operating system's, a port in use for one.
-pub fn bind(config: &Config) -> io::Result<TcpListener> {
-    let address = config.client_address;
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => TcpSocket::new_v6()?,
-    };
-    // A restart must not wait for connections of the last run to time out.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(
-        config
-            .client_listen_backlog
-            .map_or(BACKLOG_DEFAULT, Into::into),
+pub fn bind(network: &dyn Network, config: &Config) -> io::Result<Listener> {
+    let backlog = config.client_listen_backlog;
+    network.listen(
+        config.client_address,
+        backlog.map_or(BACKLOG_DEFAULT, Into::into),
     )
 }
 
@@ -165,7 +158,7 @@ impl ClientPort {
     }
 
     /// Accepts and serves clients until `stop`, then until every connection has ended.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
+    pub async fn serve(self: Arc<Self>, listener: Listener, stop: CancellationToken) {
         let connections = TaskTracker::new();
         loop {
             let accepted = tokio::select! {
@@ -211,7 +204,7 @@ impl ClientPort {
 
     fn admit(
         self: &Arc<Self>,
-        socket: TcpStream,
+        socket: Stream,
         peer: SocketAddr,
         connections: &TaskTracker,
         stop: &CancellationToken,
@@ -221,8 +214,7 @@ impl ClientPort {
             tracing::warn!(%peer, "too many connections (maxClientCnxns, maxCnxns, or the limit on open files)");
             return;
         };
-        // Answers leave as soon as they are there; batching is done by what is ready.
-        if let Err(error) = socket.set_nodelay(true) {
+        if let Err(error) = socket.prepare_for_client() {
             tracing::debug!(%peer, %error, "no TCP_NODELAY");
         }
         let number = self.connection_numbers.fetch_add(1, Relaxed);
@@ -236,12 +228,12 @@ impl ClientPort {
         self.replica.register(Arc::clone(&outbox));
         let connection = Connection::new(Arc::clone(self), outbox);
         let stop = stop.clone();
-        connections.spawn(async move {
+        connections.spawn(on_this_host(async move {
             let reason = connection.run(socket, &stop).await;
             log_end(peer, reason);
             place.port.metrics.connections_dropped.fetch_add(1, Relaxed);
             drop(place);
-        });
+        }));
     }
 }
 

@@ -202,6 +202,7 @@ impl Applier {
         };
         chunk.entries.push(Committed {
             zxid,
+            term: log_id.committed_leader_id().term,
             command,
             configuration,
         });

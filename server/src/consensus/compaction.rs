@@ -163,7 +163,7 @@ impl Compaction {
             return Ok(());
         };
         let store = self.snapshots.clone();
-        let oldest = tokio::task::spawn_blocking(move || store.purge(kept))
+        let oldest = crate::tasks::blocking(move || store.purge(kept))
             .await
             .map_err(|_| CompactError::Stopping)??;
         if let Some(oldest) = oldest {

@@ -18,6 +18,7 @@ use super::types;
 use super::{Consensus, Role, membership, rounds};
 use crate::peer_port::Answer;
 use crate::peer_port::wire::{Rejoin, Standing};
+use crate::tasks::on_this_host;
 
 /// How long a leader that was not heard from still counts as one.
 const LEADER_PATIENCE: Duration = Duration::from_secs(1);
@@ -47,18 +48,18 @@ impl Consensus {
 
     /// Begins the duties of a server among others.
     pub(super) fn take_up_duties(self: &Arc<Self>) {
-        self.tasks.spawn(until_stopped(
+        self.tasks.spawn(on_this_host(until_stopped(
             Arc::clone(self),
             Arc::clone(self).follow_members(),
-        ));
-        self.tasks.spawn(until_stopped(
+        )));
+        self.tasks.spawn(on_this_host(until_stopped(
             Arc::clone(self),
             Arc::clone(self).hear_majority(),
-        ));
-        self.tasks.spawn(until_stopped(
+        )));
+        self.tasks.spawn(on_this_host(until_stopped(
             Arc::clone(self),
             Arc::clone(self).lead_newcomers(),
-        ));
+        )));
     }
 
     /// Tells the dialling side who is where, as the membership changes.

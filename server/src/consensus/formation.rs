@@ -10,6 +10,7 @@
 //! disagree do not found one together.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -18,10 +19,12 @@ use tokio::time::{Instant, sleep, timeout};
 use super::types::PeerNode;
 use crate::clock::Clock;
 use crate::config::{Member, Role};
+use crate::network::Network;
 use crate::peer_port::wire::{Probe, Probed, Rejoin, Standing};
 use crate::peer_port::{Answer, PeerError, dialer};
 use crate::random::Randomness;
 use crate::storage::Identity;
+use crate::tasks::on_this_host;
 
 /// How long the others are left alone after a round of questions that decided nothing.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -134,6 +137,7 @@ pub fn draw_incarnation(clock: &dyn Clock, randomness: &dyn Randomness) -> u64 {
 /// A server on its way into its ensemble.
 #[derive(Debug)]
 pub struct Applicant<'a> {
+    pub network: Arc<dyn Network>,
     pub server: u64,
     /// Drawn at this start.
     pub run: u32,
@@ -239,14 +243,19 @@ impl Applicant<'_> {
         let mut probes = JoinSet::new();
         // Ourselves included: somebody else may answer there.
         for (server, address) in self.addresses() {
-            probes.spawn(async move {
-                let probed = timeout(PROBE_PATIENCE, dialer::probe(server, &address, probe)).await;
+            let network = Arc::clone(&self.network);
+            probes.spawn(on_this_host(async move {
+                let probed = timeout(
+                    PROBE_PATIENCE,
+                    dialer::probe(&network, server, &address, probe),
+                )
+                .await;
                 let late = PeerError::Late {
                     server,
                     patience: PROBE_PATIENCE,
                 };
                 (server, probed.unwrap_or(Err(late)))
-            });
+            }));
         }
         probes.join_all().await.into_iter().collect()
     }
@@ -354,7 +363,7 @@ impl Applicant<'_> {
                 if other == server {
                     continue;
                 }
-                let asked = dialer::rejoin(other, &address, rejoin);
+                let asked = dialer::rejoin(&self.network, other, &address, rejoin);
                 match timeout(REJOIN_PATIENCE, asked).await {
                     Ok(Ok(Answer::Done)) => {
                         return Ok(Identity {

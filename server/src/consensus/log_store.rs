@@ -221,8 +221,8 @@ async fn read(selection: Selection) -> Result<Vec<Entry>, io::Error> {
     let entries = if selection.is_in_memory() {
         selection.read()?
     } else {
-        let read = tokio::task::spawn_blocking(move || selection.read());
-        read.await.map_err(io::Error::other)??
+        let read = crate::tasks::blocking(move || selection.read());
+        read.await??
     };
     entries.into_iter().map(to_entry).collect()
 }

@@ -18,6 +18,7 @@ pub mod network;
 pub mod proposals;
 pub mod pump;
 pub mod rounds;
+pub mod runtime;
 mod service;
 pub mod snapshot_io;
 mod steering;
@@ -61,6 +62,7 @@ use crate::replica::Replica;
 use crate::session_tracker::SessionTracker;
 use crate::storage::StorageError;
 use crate::storage::snapshots::SnapshotStore;
+use crate::tasks::on_this_host;
 
 type Raft = openraft::Raft<TypeConfig, Applier>;
 
@@ -285,7 +287,7 @@ impl Consensus {
             proposals: Arc::clone(&proposals),
             peers: parts.peers.clone(),
         };
-        tasks.spawn(pump.run(stop.clone()));
+        tasks.spawn(on_this_host(pump.run(stop.clone())));
         let members = Arc::new(Members::new(
             raft.clone(),
             parts.server,
@@ -297,11 +299,11 @@ impl Consensus {
             Arc::clone(&parts.metrics),
             parts.member_rules,
         ));
-        tasks.spawn(Arc::clone(&members).keep_up(stop.clone()));
+        tasks.spawn(on_this_host(Arc::clone(&members).keep_up(stop.clone())));
         let agreement = Agreement {
             members: Arc::clone(&members),
         };
-        tasks.spawn(agreement.run(stop.clone()));
+        tasks.spawn(on_this_host(agreement.run(stop.clone())));
         let runner = rounds::Runner {
             raft: raft.clone(),
             author: author.clone(),
@@ -313,7 +315,7 @@ impl Consensus {
             peers: parts.peers.clone(),
             flush: parts.touch_interval,
         };
-        tasks.spawn(runner.run(stop.clone()));
+        tasks.spawn(on_this_host(runner.run(stop.clone())));
         let (failed, compaction_failed) = watch::channel(None);
         let compaction = Compaction {
             raft: raft.clone(),
@@ -326,7 +328,7 @@ impl Consensus {
             metrics: Arc::clone(&parts.metrics),
             failed,
         };
-        tasks.spawn(compaction.run(stop.clone()));
+        tasks.spawn(on_this_host(compaction.run(stop.clone())));
         let consensus = Arc::new(Self {
             raft,
             author,
@@ -394,12 +396,12 @@ impl Consensus {
     pub fn change_members(&self, change: Change) {
         let members = Arc::clone(&self.members);
         let stop = self.stop.clone();
-        self.tasks.spawn(async move {
+        self.tasks.spawn(on_this_host(async move {
             tokio::select! {
                 () = change.run(&members) => {}
                 () = stop.cancelled() => {}
             }
-        });
+        }));
     }
 
     /// Who belongs to the ensemble.

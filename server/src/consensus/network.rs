@@ -234,7 +234,7 @@ enum SendError {
 }
 
 async fn read_chunk(file: SnapshotData, offset: u64) -> Result<SnapshotChunk, SendError> {
-    let read = tokio::task::spawn_blocking(move || {
+    let read = crate::tasks::blocking(move || {
         let mut bytes = vec![0; CHUNK_BYTES];
         let length = file.read_at(&mut bytes, offset)?;
         bytes.truncate(length);

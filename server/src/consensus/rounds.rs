@@ -155,6 +155,10 @@ impl Runner {
         let changed = leadership_after(&self.raft, self.author.server, now);
         // Either may be what the next attempt needs.
         let _ = tokio::time::timeout(PAUSE, changed).await;
+        // Of an engine that has ended there is no more news, and nothing to wait for.
+        if self.leadership() == now {
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 }
 

@@ -150,7 +150,7 @@ pub struct IncomingSnapshot {
 
 /// Lets go of the place for a snapshot, but not at once.
 fn keep_for_a_while(permit: OwnedSemaphorePermit) {
-    tokio::spawn(async move {
+    crate::tasks::spawn(async move {
         tokio::time::sleep(SNAPSHOT_PAUSE).await;
         drop(permit);
     });
@@ -159,7 +159,7 @@ fn keep_for_a_while(permit: OwnedSemaphorePermit) {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
 ) -> Result<T, StorageError> {
-    let done = tokio::task::spawn_blocking(work).await;
+    let done = crate::tasks::blocking(work).await;
     done.unwrap_or(Err(StorageError::Closed))
 }
 

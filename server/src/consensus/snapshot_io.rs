@@ -92,10 +92,9 @@ pub fn drop_contradicted(log: &Log, applied: Option<LogId>) -> Result<(), Storag
 ///
 /// As the engine wants them; they stop the server.
 pub async fn load(file: SnapshotData) -> Result<State, io::Error> {
-    tokio::task::spawn_blocking(move || read_state(&file))
+    crate::tasks::blocking(move || read_state(&file))
         .await
-        .map_err(io::Error::other)?
-        .map_err(Into::into)
+        .and_then(|read| read.map_err(Into::into))
 }
 
 /// The newest snapshot that is whole, as the engine knows it. A damaged one was reported when the
@@ -150,7 +149,7 @@ pub async fn write(source: Source, snapshots: SnapshotStore) -> Result<(), Write
         writer.finish()?;
         Ok(())
     };
-    let written = tokio::task::spawn_blocking(write)
+    let written = crate::tasks::blocking(write)
         .await
         .unwrap_or_else(|error| Err(error.into()));
     written.map_err(|error| match is_no_space(&*error) {

@@ -28,7 +28,7 @@ impl openraft::RaftTypeConfig for TypeConfig {
     type Payload = openraft::EntryPayload<Proposal, u64, PeerNode>;
     type Entry =
         openraft::Entry<<Self::LeaderId as openraft::vote::RaftLeaderId>::Committed, Self::Payload>;
-    type AsyncRuntime = openraft::impls::TokioRuntime;
+    type AsyncRuntime = super::runtime::EngineRuntime;
     type Responder<T: openraft::OptionalSend + 'static> = super::pump::OnRefusal<T>;
     type Batch<T: openraft::OptionalSend + 'static> = openraft::impls::InlineBatch<T>;
     type ErrorSource = openraft::impls::BoxedErrorSource;

@@ -27,6 +27,7 @@ use self::connection::{HANDSHAKE_PATIENCE, Target, connect, dial, lost, read_ans
 use self::control_lane::{ASKS_MAX, Ask, control_lane};
 use super::wire::{self, Answer, Kind, Lane, Probe, Probed, Question, Rejoin};
 use super::{Door, PeerError};
+use crate::network::Network;
 
 /// How long a lane waits after a failed attempt before the next one.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
@@ -40,6 +41,7 @@ pub(super) const BUSY_INTERVAL: Duration = Duration::from_millis(500);
 #[derive(Clone, Debug)]
 pub struct Peers {
     door: Arc<dyn Door>,
+    network: Arc<dyn Network>,
     known: Arc<Mutex<BTreeMap<u64, Known>>>,
 }
 
@@ -50,9 +52,10 @@ struct Known {
 }
 
 impl Peers {
-    pub fn new(door: Arc<dyn Door>) -> Self {
+    pub fn new(door: Arc<dyn Door>, network: Arc<dyn Network>) -> Self {
         Self {
             door,
+            network,
             known: Arc::default(),
         }
     }
@@ -79,9 +82,9 @@ impl Peers {
             drop(current);
             return Arc::clone(&known.target);
         }
-        let target = Target::new(server, address);
+        let target = Target::new(&self.network, server, address);
         let (control, asks) = mpsc::channel(ASKS_MAX);
-        tokio::spawn(control_lane(
+        crate::tasks::spawn(control_lane(
             Arc::clone(&self.door),
             Arc::clone(&target),
             asks,
@@ -185,8 +188,13 @@ impl Peers {
 /// # Errors
 ///
 /// [`PeerError`].
-pub async fn probe(server: u64, address: &str, probe: Probe) -> Result<Probed, PeerError> {
-    let target = Target::new(server, address);
+pub async fn probe(
+    network: &Arc<dyn Network>,
+    server: u64,
+    address: &str,
+    probe: Probe,
+) -> Result<Probed, PeerError> {
+    let target = Target::new(network, server, address);
     let mut connection = connect(&target).await?;
     let asked = async {
         wire::greet(&mut connection.writer, Kind::Probe, &probe).await?;
@@ -221,8 +229,13 @@ pub async fn probe(server: u64, address: &str, probe: Probe) -> Result<Probed, P
 /// # Errors
 ///
 /// [`PeerError`].
-pub async fn rejoin(server: u64, address: &str, rejoin: Rejoin) -> Result<Answer, PeerError> {
-    let target = Target::new(server, address);
+pub async fn rejoin(
+    network: &Arc<dyn Network>,
+    server: u64,
+    address: &str,
+    rejoin: Rejoin,
+) -> Result<Answer, PeerError> {
+    let target = Target::new(network, server, address);
     let mut connection = connect(&target).await?;
     let broken = |error: io::Error| lost(server, &error.to_string());
     wire::greet(&mut connection.writer, Kind::Rejoin, &rejoin)

@@ -15,8 +15,6 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::Serialize;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, TryAcquireError};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -30,6 +28,8 @@ use super::wire::{
     WireError,
 };
 use super::{Door, Forwarded, Incoming, Links, Service, ServiceError};
+use crate::network::{Listener, ReadHalf, Stream, WriteHalf};
+use crate::tasks::on_this_host;
 
 /// How long a connection may take to say who it is.
 const HELLO_PATIENCE: Duration = Duration::from_secs(5);
@@ -39,12 +39,12 @@ const CONNECTIONS_MAX: usize = 512;
 /// Answers under way on one control lane. As many as the other side lets be open.
 const ANSWERS_MAX: usize = 256;
 /// Connections waiting to be accepted.
-const BACKLOG: u32 = 128;
+pub const BACKLOG: u32 = 128;
 /// How long accepting pauses when the process has run out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-type Reader = FrameReader<OwnedReadHalf>;
-type Writer = FrameWriter<OwnedWriteHalf>;
+type Reader = FrameReader<ReadHalf>;
+type Writer = FrameWriter<WriteHalf>;
 
 /// What the connections of the peer port share.
 #[derive(Debug)]
@@ -100,7 +100,7 @@ impl<S: Service> PeerPort<S> {
     }
 
     /// Accepts and serves connections until `stop`.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
+    pub async fn serve(self: Arc<Self>, listener: Listener, stop: CancellationToken) {
         let tasks = TaskTracker::new();
         let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
@@ -124,7 +124,7 @@ impl<S: Service> PeerPort<S> {
                 }
             };
             let (port, stop) = (Arc::clone(&self), stop.clone());
-            tasks.spawn(async move {
+            tasks.spawn(on_this_host(async move {
                 let _permit = permit;
                 tokio::select! {
                     ended = port.connection(stream, address) => if let Err(error) = ended {
@@ -132,14 +132,14 @@ impl<S: Service> PeerPort<S> {
                     },
                     () = stop.cancelled() => {}
                 }
-            });
+            }));
         }
         tasks.close();
         tasks.wait().await;
     }
 
-    async fn connection(&self, stream: TcpStream, address: SocketAddr) -> Result<(), Ended> {
-        super::prepare(&stream)?;
+    async fn connection(&self, stream: Stream, address: SocketAddr) -> Result<(), Ended> {
+        stream.prepare_for_peer()?;
         let (reader, writer) = stream.into_split();
         let (mut reader, mut writer) = (FrameReader::new(reader), FrameWriter::new(writer));
         let frame = timeout(HELLO_PATIENCE, wire::greeted(&mut reader))
@@ -333,22 +333,6 @@ impl<S: Service> PeerPort<S> {
     }
 }
 
-/// Opens the socket that the other servers connect to.
-///
-/// # Errors
-///
-/// The operating system's, a port in use for one.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => TcpSocket::new_v6()?,
-    };
-    // A restart must not wait for connections of the last run to time out.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
-}
-
 /// Reads what is still under way, so that closing does not destroy our last word on its way.
 async fn linger(reader: &mut Reader) {
     const PATIENCE: Duration = Duration::from_secs(1);
@@ -497,7 +481,9 @@ async fn serve_control<S: Service>(
             frame = reader.next(), if answers.len() < ANSWERS_MAX => match frame? {
                 Some(frame) => {
                     let service = Arc::clone(service);
-                    answers.spawn(async move { answer_control(&*service, from, &frame).await });
+                    answers.spawn(on_this_host(async move {
+                        answer_control(&*service, from, &frame).await
+                    }));
                 }
                 None => return Ok(()),
             },

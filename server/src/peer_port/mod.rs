@@ -16,13 +16,10 @@ mod tests;
 pub mod wire;
 
 use std::fmt::Debug;
-use std::io;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::net::TcpStream;
 
 pub use self::dialer::{ForwardStream, Peers, RpcLane};
 pub use self::links::Links;
@@ -32,13 +29,6 @@ use self::wire::{
     Append, Appended, Ballot, Place, Probe, Probed, Rejoin, SnapshotTaken, Transfer, Transferred,
     VoteAsked, Voted,
 };
-
-/// Bytes that were sent and not acknowledged by the other machine for so long end a connection:
-/// that machine, or the way to it, is gone.
-const UNACKNOWLEDGED_MAX: Duration = Duration::from_millis(1500);
-/// An idle connection is tried after so long, and again at the same interval.
-const KEEPALIVE: Duration = Duration::from_secs(2);
-const KEEPALIVE_PROBES: u32 = 3;
 
 /// Decides with whom this server talks. Asked at every handshake, on both sides, so it must not wait.
 pub trait Door: Debug + Send + Sync + 'static {
@@ -160,19 +150,4 @@ impl PeerError {
             Self::Unknown(_) | Self::Unreachable { .. } | Self::Refused { .. }
         )
     }
-}
-
-/// Sets what every connection between servers needs.
-fn prepare(stream: &TcpStream) -> io::Result<()> {
-    use rustix::net::sockopt;
-
-    let milliseconds = u32::try_from(UNACKNOWLEDGED_MAX.as_millis()).unwrap_or(u32::MAX);
-    stream.set_nodelay(true)?;
-    let socket = stream.as_fd();
-    sockopt::set_socket_keepalive(socket, true)?;
-    sockopt::set_tcp_keepidle(socket, KEEPALIVE)?;
-    sockopt::set_tcp_keepintvl(socket, KEEPALIVE)?;
-    sockopt::set_tcp_keepcnt(socket, KEEPALIVE_PROBES)?;
-    sockopt::set_tcp_user_timeout(socket, milliseconds)?;
-    Ok(())
 }

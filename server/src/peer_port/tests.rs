@@ -13,6 +13,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::listener::PeerPort;
 use super::wire::{FrameReader, FrameWriter, Hello, Kind, Standing, VERSIONS, greet};
 use super::*;
+use crate::network::{Listener, Network, SystemNetwork};
 
 /// Long enough for anything on one machine.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -206,7 +207,7 @@ async fn host_linked(links: Links) -> Host {
     });
     let port = Arc::new(PeerPort::new(Arc::<TestDoor>::clone(&door), 2, links));
     let stop = CancellationToken::new();
-    tokio::spawn(Arc::clone(&port).serve(listener, stop.clone()));
+    tokio::spawn(Arc::clone(&port).serve(Listener::Tcp(listener), stop.clone()));
     Host {
         door,
         service,
@@ -220,7 +221,7 @@ async fn host_linked(links: Links) -> Host {
 
 /// Server 1, dialling server 2 at `address`.
 fn peers(door: &Arc<TestDoor>, address: &str) -> Peers {
-    let peers = Peers::new(Arc::<TestDoor>::clone(door));
+    let peers = Peers::new(Arc::<TestDoor>::clone(door), network());
     peers.set_members(BTreeMap::from([(2, address.to_owned())]));
     peers
 }
@@ -343,7 +344,7 @@ async fn the_caller_refuses_as_well() {
 #[tokio::test]
 async fn a_server_that_is_looked_for_elsewhere_refuses() {
     let host = host().await;
-    let peers = Peers::new(TestDoor::of(1));
+    let peers = Peers::new(TestDoor::of(1), network());
     peers.set_members(BTreeMap::from([(3, host.address.clone())]));
     let error = peers.ask(3, round(&[]), PATIENCE).await.unwrap_err();
     let PeerError::Refused { server: 3, refusal } = error else {
@@ -366,7 +367,9 @@ async fn a_server_that_is_still_starting_says_so_and_answers_probes() {
         cluster: 77,
         server: 1,
     };
-    let probed = dialer::probe(2, &host.address, probe).await.unwrap();
+    let probed = dialer::probe(&network(), 2, &host.address, probe)
+        .await
+        .unwrap();
     assert_eq!((probed.server, probed.cluster), (2, 77));
     host.port.open(Arc::clone(&host.service));
     peers.ask(2, round(&[]), PATIENCE).await.unwrap();
@@ -381,7 +384,9 @@ async fn a_server_that_was_not_admitted_may_still_ask_to_be_taken_in_again() {
         server: 1,
         incarnation: 99,
     };
-    let answer = dialer::rejoin(2, &host.address, rejoin).await.unwrap();
+    let answer = dialer::rejoin(&network(), 2, &host.address, rejoin)
+        .await
+        .unwrap();
     assert_eq!(answer, Answer::Confirmed { index: 99 });
 }
 
@@ -465,6 +470,10 @@ async fn a_call_that_was_given_up_neither_breaks_its_lane_nor_answers_the_next_o
 }
 
 /// Accepts, and never says a word: a stopped process.
+fn network() -> Arc<dyn Network> {
+    Arc::new(SystemNetwork)
+}
+
 async fn mute() -> (TcpListener, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -540,7 +549,7 @@ async fn a_server_that_was_down_is_found_soon_after_it_is_back() {
     let host = host_not_open().await;
     host.port.open(Arc::clone(&host.service));
     let port = Arc::clone(&host.port);
-    tokio::spawn(port.serve(listener, CancellationToken::new()));
+    tokio::spawn(port.serve(Listener::Tcp(listener), CancellationToken::new()));
     let begun = Instant::now();
     while call(&mut lane, 1, PATIENCE).await.is_err() {}
     peers.ask(2, round(&[]), PATIENCE).await.unwrap();
@@ -549,7 +558,7 @@ async fn a_server_that_was_down_is_found_soon_after_it_is_back() {
 
 #[tokio::test]
 async fn a_server_that_is_no_member_is_not_asked() {
-    let peers = Peers::new(TestDoor::of(1));
+    let peers = Peers::new(TestDoor::of(1), network());
     let error = peers.ask(2, round(&[]), PATIENCE).await.unwrap_err();
     assert_eq!(error, PeerError::Unknown(2));
     let host = host().await;
@@ -664,10 +673,14 @@ async fn a_cut_way_ends_what_is_open_and_takes_nothing_until_it_is_healed() {
     assert!(matches!(lost, PeerError::Lost { server: 2, .. }), "{lost}");
     call(&mut lane, 3, PATIENCE).await.unwrap_err();
     peers.ask(2, round(&[]), PATIENCE).await.unwrap_err();
-    dialer::probe(2, &host.address, probe).await.unwrap_err();
+    dialer::probe(&network(), 2, &host.address, probe)
+        .await
+        .unwrap_err();
 
     links.heal();
     call(&mut lane, 3, PATIENCE).await.unwrap();
     peers.ask(2, round(&[]), PATIENCE).await.unwrap();
-    dialer::probe(2, &host.address, probe).await.unwrap();
+    dialer::probe(&network(), 2, &host.address, probe)
+        .await
+        .unwrap();
 }

@@ -11,6 +11,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Folders and names. Paths are whole; a name becomes durable with [`Disk::sync_folder`] only.
 pub trait Disk: Debug + Send + Sync + 'static {
@@ -28,6 +29,11 @@ pub trait Disk: Debug + Send + Sync + 'static {
     fn list(&self, folder: &Path) -> io::Result<Vec<String>>;
     /// Makes the names in a folder durable.
     fn sync_folder(&self, folder: &Path) -> io::Result<()>;
+    /// How long the log's next sync is to take. A disk takes the time it takes; one that is simulated
+    /// cannot block, so it says so.
+    fn sync_takes(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// An open file. Positions are explicit, so handles can be shared.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::{ClientAddress, PeerAddress};
+use crate::network::SystemNetwork;
 
 fn member(id: u8, role: Role) -> Member {
     Member {
@@ -58,6 +59,7 @@ fn unreachable(server: u64) -> PeerError {
 fn judge(server: u64, identity: Option<Identity>, answers: &[Probed]) -> Verdict {
     let listed = listed();
     let applicant = Applicant {
+        network: Arc::new(SystemNetwork),
         server,
         run: 3,
         listed: &listed,
@@ -135,6 +137,7 @@ fn servers_whose_lines_differ_do_not_count_and_are_told_so() {
 fn a_server_at_the_wrong_address_does_not_count() {
     let listed = listed();
     let applicant = Applicant {
+        network: Arc::new(SystemNetwork),
         server: 1,
         run: 3,
         listed: &listed,
@@ -200,6 +203,7 @@ fn a_second_server_with_the_same_id_finds_the_first_at_its_address() {
     let elsewhere = BTreeMap::from([(1, Ok(new)), (2, Ok(new))]);
     let listed = listed();
     let applicant = Applicant {
+        network: Arc::new(SystemNetwork),
         server: 1,
         run: 3,
         listed: &listed,

@@ -147,7 +147,7 @@ impl Members {
     ) -> Result<Zxid, Refusal> {
         let members = Arc::clone(self);
         let deadline = Instant::now() + patience;
-        let work = tokio::spawn(async move {
+        let work = crate::tasks::spawn(async move {
             let result = members.change_until(&wish, &asker, deadline).await;
             match &result {
                 Ok(zxid) => tracing::info!(version = %zxid, "the members were changed"),

@@ -9,15 +9,14 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
+use crate::network::{Network, ReadHalf, Stream, WriteHalf};
 use crate::peer_port::wire::{
     self, Caller, Frame, FrameReader, FrameWriter, Hello, Kind, Lane, Refusal, RefusalCode,
     VERSIONS, Welcome,
 };
-use crate::peer_port::{Door, PeerError, prepare};
+use crate::peer_port::{Door, PeerError};
 
 /// How long a name may take to resolve.
 const RESOLVE_PATIENCE: Duration = Duration::from_secs(2);
@@ -30,6 +29,7 @@ pub(super) const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(1);
 /// One other server, as this one sees it.
 #[derive(Debug)]
 pub(crate) struct Target {
+    network: Arc<dyn Network>,
     pub(super) server: u64,
     pub(super) address: Mutex<String>,
     /// What was last logged about it; `None` while all is well.
@@ -37,8 +37,9 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    pub(super) fn new(server: u64, address: &str) -> Arc<Self> {
+    pub(super) fn new(network: &Arc<dyn Network>, server: u64, address: &str) -> Arc<Self> {
         Arc::new(Self {
+            network: Arc::clone(network),
             server,
             address: Mutex::new(address.to_owned()),
             trouble: Mutex::new(None),
@@ -71,8 +72,8 @@ impl Target {
 /// An open connection, handshake done.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) reader: FrameReader<OwnedReadHalf>,
-    pub(super) writer: FrameWriter<OwnedWriteHalf>,
+    pub(super) reader: FrameReader<ReadHalf>,
+    pub(super) writer: FrameWriter<WriteHalf>,
 }
 
 /// Makes a connection and shakes hands.
@@ -158,7 +159,7 @@ fn check_host(door: &dyn Door, welcome: &Welcome, server: u64) -> Result<(), Ref
 
 pub(super) async fn connect(target: &Target) -> Result<Connection, PeerError> {
     let address = target.address.lock().clone();
-    let stream = connect_any(&address)
+    let stream = connect_any(&*target.network, &address)
         .await
         .map_err(|error| PeerError::Unreachable {
             server: target.server,
@@ -173,13 +174,13 @@ pub(super) async fn connect(target: &Target) -> Result<Connection, PeerError> {
 }
 
 /// Tries the addresses of a name in turn.
-async fn connect_any(address: &str) -> io::Result<TcpStream> {
-    let resolved = timeout(RESOLVE_PATIENCE, lookup_host(address))
+async fn connect_any(network: &dyn Network, address: &str) -> io::Result<Stream> {
+    let resolved = timeout(RESOLVE_PATIENCE, network.resolve(address))
         .await
         .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "its name does not resolve"))??;
     let mut last = io::Error::new(io::ErrorKind::NotFound, "its name has no address");
     for address in resolved {
-        match connect_one(address).await {
+        match connect_one(network, address).await {
             Ok(stream) => return Ok(stream),
             Err(error) => last = error,
         }
@@ -187,11 +188,11 @@ async fn connect_any(address: &str) -> io::Result<TcpStream> {
     Err(last)
 }
 
-async fn connect_one(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = timeout(CONNECT_PATIENCE, TcpStream::connect(address))
+async fn connect_one(network: &dyn Network, address: SocketAddr) -> io::Result<Stream> {
+    let stream = timeout(CONNECT_PATIENCE, network.connect(address))
         .await
         .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no answer"))??;
-    prepare(&stream)?;
+    stream.prepare_for_peer()?;
     Ok(stream)
 }
 

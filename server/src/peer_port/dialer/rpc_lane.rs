@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::connection::{Connection, Target, dial, lost, read_answer};
 use super::{RETRY_PAUSE, SILENCE_MAX};
+use crate::network::{ReadHalf, WriteHalf};
 use crate::peer_port::wire::{Frame, FrameReader, FrameWriter, Kind, Lane};
 use crate::peer_port::{Door, PeerError};
 
@@ -109,7 +109,7 @@ impl RpcLane {
             }
             let (door, target) = (Arc::clone(&self.door), Arc::clone(&self.target));
             let lane = self.lane;
-            let dialling = tokio::spawn(async move { dial(&door, &target, lane, 0).await });
+            let dialling = crate::tasks::spawn(async move { dial(&door, &target, lane, 0).await });
             self.state = LaneState::Dialling(Dialling(dialling));
         }
         if let LaneState::Dialling(dialling) = &mut self.state {
@@ -152,10 +152,7 @@ impl RpcLane {
     /// The connection itself, for what is more than a call.
     pub(crate) fn halves(
         &mut self,
-    ) -> Option<(
-        &mut FrameReader<OwnedReadHalf>,
-        &mut FrameWriter<OwnedWriteHalf>,
-    )> {
+    ) -> Option<(&mut FrameReader<ReadHalf>, &mut FrameWriter<WriteHalf>)> {
         match &mut self.state {
             LaneState::Open(open) => {
                 let connection = &mut open.connection;

@@ -12,6 +12,7 @@ mod preparer;
 mod recovery;
 mod segment;
 mod selection;
+mod signal;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -20,16 +21,15 @@ mod writer;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::StorageError;
 use super::data_dir::Identity;
 use super::file::Disk;
+use crate::tasks;
 use entry::{ENTRY_OVERHEAD, checksum_seed};
 pub use entry::{EntryId, LogEntry, SavedVote};
 pub(crate) use entry::{u32_at, u64_at};
@@ -37,6 +37,7 @@ use preparer::{Job, Preparer};
 pub(crate) use segment::remove_if_there;
 use segment::{SEGMENT_HEADER, Segment};
 pub use selection::Selection;
+use signal::{Signal, run_on_this_thread};
 use view::{Run, View};
 use writer::Writer;
 
@@ -132,8 +133,15 @@ pub struct LogStats {
 #[derive(Debug)]
 pub struct Log {
     shared: Arc<Shared>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
-    jobs: Mutex<Option<mpsc::Sender<Job>>>,
+    workers: Mutex<Workers>,
+}
+
+/// The writer and the preparer.
+#[derive(Debug)]
+enum Workers {
+    Threads(Vec<std::thread::JoinHandle<()>>),
+    /// In a simulation.
+    Tasks(Vec<tokio::task::JoinHandle<()>>),
 }
 
 /// What callers, the writer and the preparer have in common.
@@ -145,7 +153,9 @@ struct Shared {
     options: LogOptions,
     inner: Mutex<Inner>,
     /// The writer waits here, for work or for a segment.
-    work: Condvar,
+    work: Signal,
+    /// The preparer waits here, for jobs.
+    chores: Signal,
     /// Callers wait here, for room in the queue.
     room: Notify,
     space: watch::Sender<bool>,
@@ -174,6 +184,10 @@ struct Inner {
     truncations: VecDeque<u64>,
     /// Purges that are not durable yet.
     purges: usize,
+    /// What the preparer is to do.
+    jobs: VecDeque<Job>,
+    /// Nobody will ask the preparer for anything any more.
+    writer_ended: bool,
     /// The next segment, once it is ready.
     spare: Option<Segment>,
     /// Whether the writer waits for the next segment.
@@ -310,7 +324,8 @@ impl Log {
             seed: checksum_seed(identity.cluster, identity.server),
             options,
             inner: Mutex::new(inner),
-            work: Condvar::new(),
+            work: Signal::new(tasks::is_simulated()),
+            chores: Signal::new(tasks::is_simulated()),
             room: Notify::new(),
             space: watch::Sender::new(true),
             on_fatal,
@@ -319,18 +334,24 @@ impl Log {
     }
 
     fn start(shared: Arc<Shared>, position: writer::Position) -> Result<Log, StorageError> {
-        let (jobs, received) = mpsc::channel();
-        let preparer = Preparer::new(shared.clone(), received);
-        let writer = Writer::new(shared.clone(), position, jobs.clone());
-        let failed = |error| StorageError::io("start a thread for", &shared.folder, error);
-        let name = |name: &str| std::thread::Builder::new().name(name.to_owned());
-        let preparing = name("log-prepare").spawn(|| preparer.run());
-        let preparing = preparing.map_err(failed)?;
-        let writing = name("log-write").spawn(|| writer.run()).map_err(failed)?;
+        let preparer = Preparer::new(shared.clone());
+        let writer = Writer::new(shared.clone(), position);
+        let workers = if tasks::is_simulated() {
+            Workers::Tasks(vec![
+                tasks::spawn(writer.run()),
+                tasks::spawn(preparer.run()),
+            ])
+        } else {
+            let failed = |error| StorageError::io("start a thread for", &shared.folder, error);
+            let name = |name: &str| std::thread::Builder::new().name(name.to_owned());
+            let preparing = name("log-prepare").spawn(|| run_on_this_thread(preparer.run()));
+            let preparing = preparing.map_err(failed)?;
+            let writing = name("log-write").spawn(|| run_on_this_thread(writer.run()));
+            Workers::Threads(vec![writing.map_err(failed)?, preparing])
+        };
         Ok(Log {
             shared,
-            threads: Mutex::new(vec![preparing, writing]),
-            jobs: Mutex::new(Some(jobs)),
+            workers: Mutex::new(workers),
         })
     }
 
@@ -369,7 +390,7 @@ impl Log {
             .operations
             .push_back(Operation::Append { count, done });
         drop(inner);
-        self.shared.work.notify_all();
+        self.shared.work.wake();
         failure.map_or(Ok(()), Err)
     }
 
@@ -437,7 +458,7 @@ impl Log {
         drop(inner);
         // Comes right after each batch: a writer that will look again by itself is not woken.
         if nothing_is_due {
-            self.shared.work.notify_all();
+            self.shared.work.wake();
         }
         Ok(())
     }
@@ -447,7 +468,7 @@ impl Log {
         inner.check_alive()?;
         act(&mut inner);
         drop(inner);
-        self.shared.work.notify_all();
+        self.shared.work.wake();
         Ok(())
     }
 
@@ -512,6 +533,29 @@ impl Log {
     /// Writes what is queued, seals the log and ends its threads. Blocks.
     pub fn close(&self) -> Result<(), StorageError> {
         self.end(Stop::Close);
+        self.outcome()
+    }
+
+    /// As [`Log::close`], without blocking.
+    pub async fn finish(self: Arc<Self>) -> Result<(), StorageError> {
+        let workers = match &mut *self.workers.lock() {
+            Workers::Threads(_) => None,
+            Workers::Tasks(workers) => Some(std::mem::take(workers)),
+        };
+        let Some(workers) = workers else {
+            return tasks::blocking(move || self.close())
+                .await
+                .unwrap_or(Err(StorageError::Closed));
+        };
+        self.ask_to_end(Stop::Close);
+        for worker in workers {
+            // One that was aborted is one that has ended.
+            worker.await.ok();
+        }
+        self.outcome()
+    }
+
+    fn outcome(&self) -> Result<(), StorageError> {
         let inner = self.shared.inner.lock();
         match &inner.failed {
             Some(error) => Err(error.clone()),
@@ -520,16 +564,22 @@ impl Log {
         }
     }
 
-    fn end(&self, stop: Stop) {
+    fn ask_to_end(&self, stop: Stop) {
         {
             let mut inner = self.shared.inner.lock();
             inner.stop = inner.stop.or(Some(stop));
         }
-        self.shared.work.notify_all();
+        self.shared.work.wake();
         self.shared.room.notify_waiters();
-        drop(self.jobs.lock().take());
-        // The writer holds the other sender: it ends first, then the preparer.
-        for thread in self.threads.lock().drain(..).rev() {
+    }
+
+    fn end(&self, stop: Stop) {
+        self.ask_to_end(stop);
+        let Workers::Threads(threads) = &mut *self.workers.lock() else {
+            return;
+        };
+        // The writer ends first, and with it the preparer.
+        for thread in threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a thread of the log panicked");
             }
@@ -565,10 +615,16 @@ impl Shared {
             error
         };
         tracing::error!(error = %first, "the log has failed; this server must stop");
-        self.work.notify_all();
+        self.work.wake();
         self.room.notify_waiters();
         (self.on_fatal)(&first);
         first
+    }
+
+    /// Gives the preparer something to do.
+    fn ask(&self, inner: &mut Inner, job: Job) {
+        inner.jobs.push_back(job);
+        self.chores.wake();
     }
 
     /// Tells whether there is space, if that has changed.

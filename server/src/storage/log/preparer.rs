@@ -1,16 +1,14 @@
-//! The thread that makes the next segment and removes purged ones, so that the writer never waits
+//! The worker that makes the next segment and removes purged ones, so that the writer never waits
 //! for either.
 //!
 //! A disk without space is not a failure here: nothing depends on a segment that is not made yet.
 //! It is tried again after a while and after each removal. Any other failure ends the log.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::thread;
 use std::time::Duration;
 
 use super::super::StorageError;
-use super::segment;
+use super::segment::{self, Draft, Segment};
 use super::{Shared, Stop};
 
 /// The next segment is zeroed twice as fast as the current one fills, so it is ready in time, and in
@@ -26,19 +24,20 @@ const PIECE_LOOK: Duration = Duration::from_millis(20);
 impl Shared {
     /// How far to zero the next segment of `length` bytes now, where `zeroed` bytes are done; `None`
     /// when nobody will need it.
-    fn pace(&self, zeroed: u64, length: u64) -> Option<u64> {
+    async fn pace(&self, zeroed: u64, length: u64) -> Option<u64> {
         let mut waited = Duration::ZERO;
         loop {
-            let inner = self.inner.lock();
-            // The last piece, too: there is nothing to spread any more.
-            if inner.starved || length.saturating_sub(zeroed) <= PIECE {
-                return Some(length);
-            }
-            if inner.stop.is_some() || inner.failed.is_some() {
-                return None;
-            }
-            let used = self.options.segment_bytes.saturating_sub(inner.remaining);
-            drop(inner);
+            let used = {
+                let inner = self.inner.lock();
+                // The last piece, too: there is nothing to spread any more.
+                if inner.starved || length.saturating_sub(zeroed) <= PIECE {
+                    return Some(length);
+                }
+                if inner.stop.is_some() || inner.failed.is_some() {
+                    return None;
+                }
+                self.options.segment_bytes.saturating_sub(inner.remaining)
+            };
             let target = used.saturating_mul(2).min(length);
             let is_enough = target >= zeroed.saturating_add(PIECE).min(length);
             // Not at the first look: under load the piece has grown by the second, and a few large
@@ -49,13 +48,13 @@ impl Shared {
             if waited >= PIECE_PATIENCE {
                 return Some(zeroed + PIECE);
             }
-            thread::sleep(PIECE_LOOK);
+            self.chores.sleep(PIECE_LOOK).await;
             waited += PIECE_LOOK;
         }
     }
 }
 
-/// What the writer asks for. The thread ends when the writer is gone.
+/// What the writer asks for. The preparer ends when the writer is gone.
 #[derive(Debug)]
 pub(crate) enum Job {
     /// Make this segment, replacing a spare one of that sequence.
@@ -66,35 +65,30 @@ pub(crate) enum Job {
 
 pub(crate) struct Preparer {
     shared: Arc<Shared>,
-    jobs: Receiver<Job>,
     /// The segment that could not be made so far.
     wanted: Option<(u64, u64)>,
 }
 
 impl Preparer {
-    pub(crate) fn new(shared: Arc<Shared>, jobs: Receiver<Job>) -> Preparer {
+    pub(crate) fn new(shared: Arc<Shared>) -> Preparer {
         Preparer {
             shared,
-            jobs,
             wanted: None,
         }
     }
 
-    pub(crate) fn run(mut self) {
-        loop {
-            let job = if self.wanted.is_some() {
-                self.jobs.recv_timeout(self.shared.options.space_retry)
-            } else {
-                self.jobs.recv().map_err(|_| RecvTimeoutError::Disconnected)
-            };
+    pub(crate) async fn run(mut self) {
+        while let Some(job) = self.next_job().await {
             let done = match job {
-                Ok(Job::Prepare { sequence, length }) => {
+                Some(Job::Prepare { sequence, length }) => {
                     self.wanted = Some((sequence, length));
-                    self.prepare()
+                    self.prepare().await
                 }
-                Ok(Job::Remove(sequences)) => self.remove(&sequences).and_then(|()| self.prepare()),
-                Err(RecvTimeoutError::Timeout) => self.prepare(),
-                Err(RecvTimeoutError::Disconnected) => return,
+                Some(Job::Remove(sequences)) => match self.remove(&sequences) {
+                    Ok(()) => self.prepare().await,
+                    Err(error) => Err(error),
+                },
+                None => self.prepare().await,
             };
             if let Err(error) = done {
                 self.shared.fail(error);
@@ -103,7 +97,30 @@ impl Preparer {
         }
     }
 
-    fn prepare(&mut self) -> Result<(), StorageError> {
+    /// The next job; `Some(None)` is to try again what could not be done, `None` is the end.
+    async fn next_job(&self) -> Option<Option<Job>> {
+        let shared = &self.shared;
+        let mut timed_out = false;
+        loop {
+            let wait = {
+                let mut inner = shared.inner.lock();
+                if let Some(job) = inner.jobs.pop_front() {
+                    return Some(Some(job));
+                }
+                if inner.writer_ended {
+                    return None;
+                }
+                if timed_out {
+                    return Some(None);
+                }
+                let patience = self.wanted.map(|_| shared.options.space_retry);
+                shared.chores.wait(inner, patience)
+            };
+            timed_out = wait.await;
+        }
+    }
+
+    async fn prepare(&mut self) -> Result<(), StorageError> {
         let Some((sequence, length)) = self.wanted else {
             return Ok(());
         };
@@ -111,14 +128,7 @@ impl Preparer {
             return Ok(());
         }
         let shared = &self.shared;
-        let made = segment::prepare(
-            &*shared.disk,
-            &shared.folder,
-            shared.identity,
-            sequence,
-            length,
-            |zeroed| shared.pace(zeroed, length),
-        );
+        let made = self.make(sequence, length).await;
         let mut inner = shared.inner.lock();
         match made {
             Ok(segment) => {
@@ -138,8 +148,27 @@ impl Preparer {
         }
         shared.publish_space(&inner);
         drop(inner);
-        shared.work.notify_all();
+        shared.work.wake();
         Ok(())
+    }
+
+    async fn make(&self, sequence: u64, length: u64) -> Result<Segment, StorageError> {
+        let shared = &self.shared;
+        let mut draft = Draft::begin(
+            &*shared.disk,
+            &shared.folder,
+            shared.identity,
+            sequence,
+            length,
+        )?;
+        while !draft.is_zeroed() {
+            let Some(to) = shared.pace(draft.zeroed(), length).await else {
+                draft.abandon(&*shared.disk)?;
+                return Err(StorageError::Closed);
+            };
+            draft.zero(&*shared.disk, to)?;
+        }
+        draft.finish(&*shared.disk)
     }
 
     fn remove(&self, sequences: &[u64]) -> Result<(), StorageError> {

@@ -48,55 +48,104 @@ pub(crate) fn parse_name(file_name: &str) -> Option<u64> {
     (name(sequence) == file_name).then_some(sequence)
 }
 
-/// Makes a segment ready for its first batch: see the module's header. Slow; not for the writer.
-///
-/// Before each piece that it zeroes, it asks `pace` how far to go, given how far it has come; `pace`
-/// may take its time, and names a place farther on, or nothing to give up ([`StorageError::Closed`]).
-pub(crate) fn prepare(
-    disk: &dyn Disk,
-    folder: &Path,
-    identity: Identity,
-    sequence: u64,
-    length: u64,
-    mut pace: impl FnMut(u64) -> Option<u64>,
-) -> Result<Segment, StorageError> {
-    let temporary = folder.join(PREPARING);
-    let path = folder.join(name(sequence));
-    remove_if_there(disk, &temporary)?;
-    let failed = |operation| StorageError::during(operation, &temporary);
-    let file = disk.create(&temporary).map_err(failed("create"))?;
-    let mut fill = || -> Result<(), StorageError> {
-        file.allocate(length).map_err(failed("reserve space for"))?;
+/// A segment on its way to its first batch: see the module's header. Slow; not for the writer.
+pub(crate) struct Draft {
+    segment: Segment,
+    folder: PathBuf,
+    temporary: PathBuf,
+    zeroed: u64,
+}
+
+impl Draft {
+    /// Begins with a file that has its length and its header. Nothing is left of one that fails for
+    /// lack of space.
+    pub(crate) fn begin(
+        disk: &dyn Disk,
+        folder: &Path,
+        identity: Identity,
+        sequence: u64,
+        length: u64,
+    ) -> Result<Draft, StorageError> {
+        let temporary = folder.join(PREPARING);
+        remove_if_there(disk, &temporary)?;
+        let failed = |operation| StorageError::during(operation, &temporary);
+        let file = disk.create(&temporary).map_err(failed("create"))?;
+        let draft = Draft {
+            segment: Segment {
+                sequence,
+                path: folder.join(name(sequence)),
+                file,
+                length,
+            },
+            folder: folder.to_owned(),
+            temporary,
+            zeroed: SEGMENT_HEADER,
+        };
         let header = encode_header(identity, sequence, length);
-        write_all_at(&*file, &header, 0).map_err(failed("write"))?;
-        let mut zeroed = SEGMENT_HEADER;
-        while zeroed < length {
-            let to = pace(zeroed).ok_or(StorageError::Closed)?;
-            let to = to.min(zeroed + ZEROED_PER_SYNC).min(length);
-            write_zeros(&*file, zeroed, to).map_err(failed("write"))?;
-            zeroed = to;
-            if zeroed < length {
-                file.sync_data().map_err(failed("sync"))?;
-            }
-        }
-        file.sync_all().map_err(failed("sync"))
-    };
-    if let Err(error) = fill() {
-        if error.is_no_space() || matches!(error, StorageError::Closed) {
-            // Give back what little there was.
-            remove_if_there(disk, &temporary)?;
-        }
-        return Err(error);
+        let file = &draft.segment.file;
+        let begun = file
+            .allocate(length)
+            .map_err(draft.failed("reserve space for"))
+            .and_then(|()| write_all_at(&**file, &header, 0).map_err(draft.failed("write")));
+        draft.or_abandon(disk, begun)?;
+        Ok(draft)
     }
-    disk.rename(&temporary, &path).map_err(failed("rename"))?;
-    disk.sync_folder(folder)
-        .map_err(StorageError::during("sync", folder))?;
-    Ok(Segment {
-        sequence,
-        path,
-        file,
-        length,
-    })
+
+    fn failed(&self, operation: &'static str) -> impl FnOnce(std::io::Error) -> StorageError {
+        StorageError::during(operation, &self.temporary)
+    }
+
+    /// Up to where it holds zeros, or its header.
+    pub(crate) fn zeroed(&self) -> u64 {
+        self.zeroed
+    }
+
+    pub(crate) fn is_zeroed(&self) -> bool {
+        self.zeroed >= self.segment.length
+    }
+
+    /// Zeroes it up to `to`, with a sync now and then.
+    pub(crate) fn zero(&mut self, disk: &dyn Disk, to: u64) -> Result<(), StorageError> {
+        let to = to.min(self.segment.length);
+        while self.zeroed < to {
+            let next = to.min(self.zeroed + ZEROED_PER_SYNC);
+            let file = &*self.segment.file;
+            let mut zeroed = write_zeros(file, self.zeroed, next).map_err(self.failed("write"));
+            if zeroed.is_ok() && next < self.segment.length {
+                zeroed = file.sync_data().map_err(self.failed("sync"));
+            }
+            self.or_abandon(disk, zeroed)?;
+            self.zeroed = next;
+        }
+        Ok(())
+    }
+
+    /// Makes it durable, under its name.
+    pub(crate) fn finish(self, disk: &dyn Disk) -> Result<Segment, StorageError> {
+        let synced = self.segment.file.sync_all().map_err(self.failed("sync"));
+        self.or_abandon(disk, synced)?;
+        disk.rename(&self.temporary, &self.segment.path)
+            .map_err(self.failed("rename"))?;
+        disk.sync_folder(&self.folder)
+            .map_err(StorageError::during("sync", &self.folder))?;
+        Ok(self.segment)
+    }
+
+    /// Gives back the space it takes.
+    pub(crate) fn abandon(&self, disk: &dyn Disk) -> Result<(), StorageError> {
+        remove_if_there(disk, &self.temporary)
+    }
+
+    fn or_abandon(
+        &self,
+        disk: &dyn Disk,
+        result: Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        if result.as_ref().is_err_and(StorageError::is_no_space) {
+            self.abandon(disk)?;
+        }
+        result
+    }
 }
 
 /// Removes a file, if it exists.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -115,23 +116,17 @@ fn all(log: &Log) -> Vec<LogEntry> {
 
 /// Waits until the next segment is made, so that only the writer touches the disk.
 fn wait_for_spare(log: &Log) {
-    let mut inner = log.shared.inner.lock();
-    while inner.spare.is_none() {
-        assert!(
-            !log.shared
-                .work
-                .wait_for(&mut inner, Duration::from_secs(20))
-                .timed_out()
-        );
-    }
+    wait_until(log, |inner| inner.spare.is_some());
 }
 
 fn wait_until(log: &Log, what: impl Fn(&Inner) -> bool) {
+    let Signal::Thread(work) = &log.shared.work else {
+        panic!("there is no simulation here");
+    };
     let mut inner = log.shared.inner.lock();
     while !what(&inner) {
         assert!(
-            !log.shared
-                .work
+            !work
                 .wait_for(&mut inner, Duration::from_secs(20))
                 .timed_out()
         );

@@ -1,4 +1,4 @@
-//! The thread that writes: batch, write, sync, completions, and again.
+//! The worker that writes: batch, write, sync, completions, and again.
 //!
 //! A batch is written only after the sync of the one before it has returned; recovery relies on
 //! that. Nothing is retried. Completions run in the order of their operations.
@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use parking_lot::MutexGuard;
@@ -17,7 +16,7 @@ use super::super::file::{Disk, File, write_all_at};
 use super::entry::{BatchBuffer, Checkpoint, LogEntry, Place, checksum_seed};
 use super::preparer::Job;
 use super::recovery::{self, Recovered};
-use super::segment::{self, SEGMENT_HEADER, Segment};
+use super::segment::{self, Draft, SEGMENT_HEADER, Segment};
 use super::view::{Run, View};
 use super::{Completion, ENTRY_OVERHEAD, Inner, Operation, Queue, Shared, Stop, free_after};
 
@@ -81,9 +80,9 @@ pub(crate) fn create(
     segment_bytes: u64,
 ) -> Result<(), StorageError> {
     refuse_existing(disk, folder)?;
-    let segment = segment::prepare(disk, folder, identity, 1, segment_bytes, |_| {
-        Some(segment_bytes)
-    })?;
+    let mut draft = Draft::begin(disk, folder, identity, 1, segment_bytes)?;
+    draft.zero(disk, segment_bytes)?;
+    let segment = draft.finish(disk)?;
     let mut batch = BatchBuffer::default();
     batch.clear();
     batch.insert_checkpoint(&Checkpoint::default());
@@ -124,7 +123,6 @@ fn refuse_existing(disk: &dyn Disk, folder: &Path) -> Result<(), StorageError> {
 pub(crate) struct Writer {
     shared: Arc<Shared>,
     position: Position,
-    jobs: Sender<Job>,
     batch: BatchBuffer,
     /// Taken from the callers and not written yet.
     queue: Queue,
@@ -146,7 +144,7 @@ struct Current {
     state: Checkpoint,
 }
 
-/// Why the thread ends.
+/// Why the worker ends.
 enum End {
     Closed,
     Abandoned,
@@ -154,11 +152,10 @@ enum End {
 }
 
 impl Writer {
-    pub(crate) fn new(shared: Arc<Shared>, position: Position, jobs: Sender<Job>) -> Writer {
+    pub(crate) fn new(shared: Arc<Shared>, position: Position) -> Writer {
         Writer {
             shared,
             position,
-            jobs,
             batch: BatchBuffer::default(),
             queue: Queue::default(),
             partial: None,
@@ -166,13 +163,13 @@ impl Writer {
         }
     }
 
-    pub(crate) fn run(mut self) {
-        self.ask_for_next_segment();
-        let end = loop {
-            if let Err(end) = self.step() {
-                break end;
-            }
-        };
+    pub(crate) async fn run(mut self) {
+        let end = self.write_until_the_end().await;
+        {
+            let mut inner = self.shared.inner.lock();
+            inner.writer_ended = true;
+        }
+        self.shared.chores.wake();
         let error = match end {
             End::Closed => {
                 self.shared.inner.lock().closed = true;
@@ -184,58 +181,70 @@ impl Writer {
         self.fail_all(&error);
     }
 
+    async fn write_until_the_end(&mut self) -> End {
+        {
+            let shared = self.shared.clone();
+            let mut inner = shared.inner.lock();
+            self.ask_for_next_segment(&mut inner);
+        }
+        loop {
+            if let Err(end) = self.step().await {
+                return end;
+            }
+        }
+    }
+
     /// Waits for work and writes all of it.
-    fn step(&mut self) -> Result<(), End> {
-        let seal = self.wait_for_work()?;
+    async fn step(&mut self) -> Result<(), End> {
+        let seal = self.wait_for_work().await?;
         if let Some(close) = seal {
             self.start_batch();
-            self.write_batch(true)?;
+            self.write_batch(true).await?;
             return if close { Err(End::Closed) } else { Ok(()) };
         }
         while self.partial.is_some() || !self.queue.operations.is_empty() {
             self.start_batch();
             self.fill_batch();
-            self.write_batch(false)?;
+            self.write_batch(false).await?;
         }
         Ok(())
     }
 
     /// Takes what is queued. `Some` asks for a seal instead, and says whether it is the last.
-    fn wait_for_work(&mut self) -> Result<Option<bool>, End> {
+    async fn wait_for_work(&mut self) -> Result<Option<bool>, End> {
         let shared = self.shared.clone();
-        let mut inner = shared.inner.lock();
+        let mut nothing_came = false;
         loop {
-            if let Some(error) = &inner.failed {
-                return Err(End::Failed(error.clone()));
-            }
-            if inner.stop == Some(Stop::Abandon) {
-                return Err(End::Abandoned);
-            }
-            if !inner.queue.operations.is_empty() {
-                std::mem::swap(&mut self.queue, &mut inner.queue);
-                return Ok(None);
-            }
-            let all_said =
-                self.position.sealed && inner.view.committed == self.position.state.committed;
-            if inner.stop == Some(Stop::Close) {
-                return if all_said {
-                    Err(End::Closed)
-                } else {
-                    Ok(Some(true))
-                };
-            }
-            if all_said {
-                inner.resting = true;
-                shared.work.wait(&mut inner);
+            let wait = {
+                let mut inner = shared.inner.lock();
                 inner.resting = false;
-            } else if shared
-                .work
-                .wait_for(&mut inner, shared.options.seal_after)
-                .timed_out()
-                && inner.queue.operations.is_empty()
-            {
-                return Ok(Some(false));
-            }
+                if let Some(error) = &inner.failed {
+                    return Err(End::Failed(error.clone()));
+                }
+                if inner.stop == Some(Stop::Abandon) {
+                    return Err(End::Abandoned);
+                }
+                if !inner.queue.operations.is_empty() {
+                    std::mem::swap(&mut self.queue, &mut inner.queue);
+                    return Ok(None);
+                }
+                let all_said =
+                    self.position.sealed && inner.view.committed == self.position.state.committed;
+                if inner.stop == Some(Stop::Close) {
+                    return if all_said {
+                        Err(End::Closed)
+                    } else {
+                        Ok(Some(true))
+                    };
+                }
+                if nothing_came && !all_said {
+                    return Ok(Some(false));
+                }
+                inner.resting = all_said;
+                let patience = (!all_said).then_some(shared.options.seal_after);
+                shared.work.wait(inner, patience)
+            };
+            nothing_came = wait.await;
         }
     }
 
@@ -322,7 +331,7 @@ impl Writer {
     }
 
     /// Makes the batch durable and tells everybody.
-    fn write_batch(&mut self, seal: bool) -> Result<(), End> {
+    async fn write_batch(&mut self, seal: bool) -> Result<(), End> {
         let started = Instant::now();
         let committed = {
             let mut inner = self.shared.inner.lock();
@@ -341,10 +350,10 @@ impl Writer {
             return Ok(());
         }
         if self.batch.length_on_disk() > self.position.remaining() {
-            self.next_segment()?;
+            self.next_segment().await?;
         }
         let offset = self.position.offset;
-        let length = self.write(seal).map_err(End::Failed)?;
+        let length = self.write(seal).await.map_err(End::Failed)?;
         self.position.offset += length;
         self.position.sequence += 1;
         self.position.sealed = seal;
@@ -353,7 +362,7 @@ impl Writer {
         Ok(())
     }
 
-    fn write(&mut self, seal: bool) -> Result<u64, StorageError> {
+    async fn write(&mut self, seal: bool) -> Result<u64, StorageError> {
         let Position {
             segment,
             offset,
@@ -370,6 +379,7 @@ impl Writer {
         let (bytes, checksum) = self.batch.finish(place, seal);
         write_all_at(&*segment.file, bytes, *offset)
             .map_err(StorageError::during("write", &segment.path))?;
+        self.shared.work.sleep(self.shared.disk.sync_takes()).await;
         segment
             .file
             .sync_data()
@@ -411,14 +421,14 @@ impl Writer {
         if inner.full {
             shared.publish_space(&inner);
         }
-        self.remove_purged(&inner);
+        self.remove_purged(&mut inner);
         drop(inner);
         self.complete();
         shared.room.notify_waiters();
     }
 
     /// Has segments removed that no entry needs, once what made them so is durable.
-    fn remove_purged(&self, inner: &MutexGuard<'_, Inner>) {
+    fn remove_purged(&self, inner: &mut MutexGuard<'_, Inner>) {
         if self.current.purges == 0 || inner.purges > 0 || !inner.truncations.is_empty() {
             return;
         }
@@ -430,8 +440,7 @@ impl Writer {
             .map(|(sequence, _)| *sequence)
             .collect();
         if !purged.is_empty() {
-            // A preparer that is gone has failed the log already.
-            self.jobs.send(Job::Remove(purged)).ok();
+            self.shared.ask(inner, Job::Remove(purged));
         }
     }
 
@@ -447,49 +456,52 @@ impl Writer {
 
     /// Goes on in the next segment, waiting for it where needed: on a full disk, until space is
     /// freed. The batch gets a checkpoint, so that earlier segments can go one day.
-    fn next_segment(&mut self) -> Result<(), End> {
+    async fn next_segment(&mut self) -> Result<(), End> {
         self.batch.insert_checkpoint(&self.position.state);
         let needed = SEGMENT_HEADER + self.batch.length_on_disk();
         let shared = self.shared.clone();
-        let mut inner = shared.inner.lock();
         let segment = loop {
-            if let Some(error) = &inner.failed {
-                return Err(End::Failed(error.clone()));
-            }
-            if inner.stop == Some(Stop::Abandon) || (inner.stop.is_some() && inner.full) {
-                return Err(End::Abandoned);
-            }
-            match inner.spare.take() {
-                Some(spare) if spare.length >= needed => break spare,
-                Some(spare) => {
-                    // An entry beyond the usual size: its segment is made to measure.
-                    let length = needed.next_multiple_of(SEGMENT_HEADER);
-                    self.jobs
-                        .send(Job::Prepare {
+            let wait = {
+                let mut inner = shared.inner.lock();
+                if let Some(error) = &inner.failed {
+                    return Err(End::Failed(error.clone()));
+                }
+                if inner.stop == Some(Stop::Abandon) || (inner.stop.is_some() && inner.full) {
+                    return Err(End::Abandoned);
+                }
+                match inner.spare.take() {
+                    Some(spare) if spare.length >= needed => {
+                        inner.starved = false;
+                        inner.files.insert(spare.sequence, spare.file.clone());
+                        break spare;
+                    }
+                    Some(spare) => {
+                        // An entry beyond the usual size: its segment is made to measure.
+                        let job = Job::Prepare {
                             sequence: spare.sequence,
-                            length,
-                        })
-                        .ok();
+                            length: needed.next_multiple_of(SEGMENT_HEADER),
+                        };
+                        shared.ask(&mut inner, job);
+                    }
+                    None => {}
                 }
-                None => {
-                    inner.starved = true;
-                    shared.work.wait(&mut inner);
-                }
-            }
+                inner.starved = true;
+                shared.work.wait(inner, None)
+            };
+            wait.await;
         };
-        inner.starved = false;
-        inner.files.insert(segment.sequence, segment.file.clone());
-        drop(inner);
         self.position.segment = segment;
         self.position.offset = SEGMENT_HEADER;
-        self.ask_for_next_segment();
+        self.ask_for_next_segment(&mut shared.inner.lock());
         Ok(())
     }
 
-    fn ask_for_next_segment(&self) {
-        let sequence = self.position.segment.sequence + 1;
-        let length = self.shared.options.segment_bytes;
-        self.jobs.send(Job::Prepare { sequence, length }).ok();
+    fn ask_for_next_segment(&self, inner: &mut Inner) {
+        let job = Job::Prepare {
+            sequence: self.position.segment.sequence + 1,
+            length: self.shared.options.segment_bytes,
+        };
+        self.shared.ask(inner, job);
     }
 
     /// Answers everybody who waits that it will not happen.
