@@ -281,8 +281,7 @@ impl Log {
         let (shared, _, ()) = Log::recover(disk, folder, identity, options, on_fatal, |_| Ok(()))?;
         Ok(Log {
             shared,
-            threads: Mutex::default(),
-            jobs: Mutex::default(),
+            workers: Mutex::new(Workers::Threads(Vec::new())),
         })
     }
 
