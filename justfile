@@ -39,6 +39,10 @@ fuzz target seconds="60":
     mkdir -p fuzz/corpus/{{target}} fuzz/seeds/{{target}}
     cargo +nightly fuzz run {{target}} fuzz/corpus/{{target}} fuzz/seeds/{{target}} -- -max_total_time={{seconds}} -timeout=10
 
+# All fuzz targets, to so many executions each, over as many sittings as that takes: add --minutes 30, or names
+fuzz-all *arguments:
+    cargo run -p quorate-fuzz-targets --bin campaign -- --build {{arguments}}
+
 # The load generator; arguments are handed on
 bench *arguments:
     cargo run --release -p quorate-bench -- {{arguments}}

@@ -528,3 +528,12 @@ impl Selector {
         }
     }
 }
+
+/// What is read says the same when it is written again.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzzing(data: &[u8]) {
+    if let Some(instance) = Instance::from_json(data) {
+        let again = Instance::from_json(&instance.to_json());
+        assert_eq!(again.as_ref(), Some(&instance));
+    }
+}

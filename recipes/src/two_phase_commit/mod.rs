@@ -344,6 +344,19 @@ fn decode(path: &str, data: &[u8]) -> Result<Record, Error> {
     })
 }
 
+/// What is read says the same when it is written again.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzzing(data: &[u8]) {
+    if let Some(vote) = Vote::parse(data) {
+        assert_eq!(vote.word(), data);
+    }
+    if let Ok(record) = decode("/a", data) {
+        let written = serde_json::to_vec(&record).expect("it is plain");
+        let again = decode("/a", &written).expect("it was written");
+        assert_eq!(serde_json::to_vec(&again).ok(), Some(written));
+    }
+}
+
 fn check_names(id: &str, participants: &[String]) -> Result<(), Error> {
     let refuse = |what: String| Err(Error::InvalidArgument(what));
     if participants.is_empty() || participants.len() > PARTICIPANTS_MAX {

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use quorate_protocol::frame::{FrameCodec, LENGTH_BYTES};
+use quorate_protocol::frame::FrameCodec;
 use quorate_protocol::handshake::{ConnectRequest, ConnectResponse};
 use quorate_protocol::request::SetWatches2;
 use quorate_protocol::{
@@ -23,9 +23,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::Disconnect;
 use super::dispatch::{Route, route};
+use super::greeting::{self, Greeting};
 use super::listener::ClientPort;
 use super::outbox::{End, Local, OpenSession, Outbox, Owed};
-use crate::admin::four_letter;
+use crate::admin::four_letter::{self, Word};
 use crate::consensus::membership::caller::Change;
 use crate::consensus::membership::change::Asker;
 use crate::consensus::membership::plan::Wish;
@@ -283,14 +284,17 @@ impl Connection {
         loop {
             match self.phase {
                 Phase::Greeting => {
-                    if self.answer_four_letter_word()? {
-                        return Ok(());
+                    let greeting = greeting::next(&self.codec, &mut self.input);
+                    match greeting.map_err(|_| Disconnect::BadFrame)? {
+                        None => return Ok(()),
+                        Some(Greeting::Word(word, number)) => {
+                            return self.answer_word(word, number);
+                        }
+                        Some(Greeting::Frame(frame)) => {
+                            self.codec = FrameCodec::new(self.port.limits.frame_bytes_max);
+                            self.open_session(&frame).await?;
+                        }
                     }
-                    let Some(frame) = self.next_frame()? else {
-                        return Ok(());
-                    };
-                    self.codec = FrameCodec::new(self.port.limits.frame_bytes_max);
-                    self.open_session(&frame).await?;
                 }
                 Phase::Opening => {
                     let Some(session) = self.port.replica.session_of(&self.outbox) else {
@@ -361,18 +365,10 @@ impl Connection {
             .map_err(|_| Disconnect::BadFrame)
     }
 
-    /// Whether the first bytes are a command of the administrators' and have been answered.
-    fn answer_four_letter_word(&mut self) -> Result<bool, Disconnect> {
-        let Some(word) = self.input.first_chunk::<LENGTH_BYTES>() else {
-            return Ok(false);
-        };
-        let Some(word) = four_letter::Word::parse(word) else {
-            return Ok(false);
-        };
-        let Some(answer) = four_letter::answer(&self.port, word, &self.input[LENGTH_BYTES..])
-        else {
-            // More of the command is to come.
-            return Ok(true);
+    /// Answers a command of the administrators', unless more of it is to come.
+    fn answer_word(&mut self, word: Word, number: Option<i64>) -> Result<(), Disconnect> {
+        let Some(answer) = four_letter::answer(&self.port, word, number) else {
+            return Ok(());
         };
         self.output.extend_from_slice(answer.as_bytes());
         self.phase = Phase::Closing;

@@ -6,6 +6,7 @@
 
 pub mod connection;
 pub mod dispatch;
+pub mod greeting;
 pub mod listener;
 pub mod outbox;
 
