@@ -73,7 +73,10 @@ pub(super) fn ephemerals(
         outcome.holds(left == 0, format!("{word}: {left} left (aim: none)"));
         let what = format!("other clients' longest when {word}");
         outcome.at_most(&what, noticed.max_ms, 200.0, "ms");
-        outcome.note(format!("p99 {:.1} ms ({:.1} before)", noticed.p99_ms, before.p99_ms));
+        outcome.note(format!(
+            "p99 {:.1} ms ({:.1} before)",
+            noticed.p99_ms, before.p99_ms
+        ));
     }
     finish(&mut host, probes)?;
     host.stop()?;

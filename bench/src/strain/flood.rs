@@ -81,7 +81,10 @@ pub(super) fn flood(stage: &mut Stage<'_>) -> Result<Outcome, BenchError> {
         "ms",
     );
     outcome.at_most("another client's longest", noticed.max_ms, 200.0, "ms");
-    outcome.note(format!("p99 {:.1} ms ({:.1} before)", noticed.p99_ms, before.p99_ms));
+    outcome.note(format!(
+        "p99 {:.1} ms ({:.1} before)",
+        noticed.p99_ms, before.p99_ms
+    ));
     finish(&mut host, probes)?;
     host.stop()?;
     if stage.system == System::Zookeeper {

@@ -62,8 +62,12 @@ impl Host {
                     (PathBuf::from(first), all)
                 }
             };
-            host.members
-                .push(Some(Child::spawn(subject.name(), &dir, &program, &arguments)?));
+            host.members.push(Some(Child::spawn(
+                subject.name(),
+                &dir,
+                &program,
+                &arguments,
+            )?));
             host.servers.push(SocketAddr::from(([127, 0, 0, 1], *port)));
         }
         let since = Instant::now();
@@ -86,7 +90,10 @@ impl Host {
     }
 
     pub(crate) fn resident_mib(&self) -> Result<f64, BenchError> {
-        #[expect(clippy::cast_precision_loss, reason = "a number of pages is no large number")]
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a number of pages is no large number"
+        )]
         Ok(self.memory(0)?.rss_kib as f64 / 1024.0)
     }
 
@@ -127,7 +134,6 @@ fn ensemble_lines(count: usize, peer_ports: &[u16]) -> String {
     }
     lines
 }
-
 
 /// Ports nobody listens on now, all different.
 fn free_ports(count: usize) -> Result<Vec<u16>, BenchError> {

@@ -44,7 +44,10 @@ pub(super) fn descriptors(stage: &mut Stage<'_>) -> Result<Outcome, BenchError> 
         }
     }
     thread::sleep(CALM);
-    let mut outcome = Outcome::new(3 * STRANGERS, "strangers on three servers with 256 descriptors");
+    let mut outcome = Outcome::new(
+        3 * STRANGERS,
+        "strangers on three servers with 256 descriptors",
+    );
     let refused = host
         .servers
         .iter()
@@ -60,7 +63,10 @@ pub(super) fn descriptors(stage: &mut Stage<'_>) -> Result<Outcome, BenchError> 
     }
     outcome.holds(
         served == clients.len(),
-        format!("{served} of {} earlier clients served (aim: all)", clients.len()),
+        format!(
+            "{served} of {} earlier clients served (aim: all)",
+            clients.len()
+        ),
     );
     let noticed = worst(&probes, since);
     outcome.at_most("a client's longest", noticed.max_ms, 1_000.0, "ms");
@@ -107,8 +113,9 @@ impl MemoryGroup {
     fn new() -> Result<Self, BenchError> {
         let parent = Path::new("/sys/fs/cgroup/memory");
         let group = Self(parent.join(format!("quorate-strain-{}", std::process::id())));
-        fs::create_dir(&group.0)
-            .map_err(BenchError::io("making a control group (v1, as root) for memory"))?;
+        fs::create_dir(&group.0).map_err(BenchError::io(
+            "making a control group (v1, as root) for memory",
+        ))?;
         group.set("memory.limit_in_bytes", &format!("{MEMORY_LIMIT_MIB}M"))?;
         Ok(group)
     }
@@ -146,7 +153,9 @@ pub(super) fn memory(stage: &mut Stage<'_>) -> Result<Outcome, BenchError> {
     const OUTSTANDING: usize = 8;
     let group = MemoryGroup::new()?;
     let join = format!("echo $$ > {}/cgroup.procs; exec \"$@\"", group.0.display());
-    let mut host = Host::start(stage, 1, "", &["/bin/sh", "-c", &join, "sh"])?;
+    // What an operator of so small a server says.
+    let more = "quorate.requestBytesMax=16777216\n";
+    let mut host = Host::start(stage, 1, more, &["/bin/sh", "-c", &join, "sh"])?;
     let probes = on_all(&host.servers)?;
     let mut first = Session::open(host.server())?;
     // 50 MB of data in all.
@@ -164,7 +173,9 @@ pub(super) fn memory(stage: &mut Stage<'_>) -> Result<Outcome, BenchError> {
                 scope.spawn(move || storm(server, number, DATA_BYTES, OUTSTANDING, since, span))
             })
             .collect();
-        let written = storms.into_iter().map(|storm| storm.join().unwrap_or(Ok(0)));
+        let written = storms
+            .into_iter()
+            .map(|storm| storm.join().unwrap_or(Ok(0)));
         written.sum::<Result<usize, BenchError>>()
     })?;
     host.check_running()?;

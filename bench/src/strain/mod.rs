@@ -251,12 +251,7 @@ fn raise_descriptor_limit() {
     let _ = setrlimit(Resource::Nofile, raised);
 }
 
-fn record(
-    path: &PathBuf,
-    name: &str,
-    outcome: &Outcome,
-    seconds: f64,
-) -> Result<(), BenchError> {
+fn record(path: &PathBuf, name: &str, outcome: &Outcome, seconds: f64) -> Result<(), BenchError> {
     let said = |program: &str, arguments: &[&str]| {
         let output = Command::new(program).args(arguments).output();
         output.map_or_else(

@@ -107,7 +107,10 @@ pub(super) fn watches(
         delivered.duration_since(since).as_secs_f64() * 1e3
     ));
     outcome.at_most("other clients' longest", noticed.max_ms, 200.0, "ms");
-    outcome.note(format!("p99 {:.1} ms ({:.1} before)", noticed.p99_ms, before.p99_ms));
+    outcome.note(format!(
+        "p99 {:.1} ms ({:.1} before)",
+        noticed.p99_ms, before.p99_ms
+    ));
     outcome.note(format!("resident {resident:.0} MiB, {peak} at most"));
     finish(&mut host, probes)?;
     host.stop()?;

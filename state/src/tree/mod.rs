@@ -258,9 +258,17 @@ impl DataTree {
         zxid: Zxid,
         changes: &mut Vec<Change>,
     ) {
-        for path in self.ephemerals_of(session) {
-            let found = self.find(&path).expect("a listed ephemeral is in the tree");
-            self.delete_found(&path, found, zxid, changes);
+        // All at once: a session may have a hundred thousand, and everybody waits meanwhile.
+        let ids = self.ephemerals.remove(&session).unwrap_or_default();
+        let mut listed: Vec<(String, NodeId)> = ids
+            .into_iter()
+            .map(|id| (self.nodes.path(id), id))
+            .collect();
+        listed.sort_unstable();
+        changes.reserve(listed.len());
+        for (path, id) in listed {
+            let place = digest::path(&path);
+            self.delete_found(&path, Found { id, place }, zxid, changes);
         }
     }
 
