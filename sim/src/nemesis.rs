@@ -635,7 +635,12 @@ impl Nemesis {
 
 /// Whether a server ended because it does not trust its disk, rather than because a disk failed.
 fn is_refusal(why: &str) -> bool {
-    let a_disk_failed = ["injected", "the power went out", "other error", "no storage space"];
+    let a_disk_failed = [
+        "injected",
+        "the power went out",
+        "other error",
+        "no storage space",
+    ];
     !a_disk_failed.iter().any(|text| why.contains(text))
 }
 

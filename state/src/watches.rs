@@ -18,7 +18,7 @@ mod watchers;
 use std::hash::{BuildHasher, DefaultHasher, Hasher};
 use std::sync::Arc;
 
-use hashbrown::{HashMap, HashSet, HashTable};
+use hashbrown::{HashMap, HashTable};
 use quorate_protocol::request::SetWatches2;
 use quorate_protocol::{Acl, EventType, Stat, Zxid};
 
@@ -127,8 +127,8 @@ struct WatchedPath {
 /// A connection that waits for something.
 #[derive(Clone, Debug)]
 struct WatchingConnection {
-    /// Shares its strings with [`WatchTable::paths`].
-    paths: HashSet<Arc<str>, Seed>,
+    /// Shares its strings with [`WatchTable::paths`], and is hashed as that is.
+    paths: HashTable<Arc<str>>,
     /// On how many of them it waits for more than children.
     data_paths: usize,
     /// How long they are together.
@@ -194,7 +194,7 @@ impl WatchTable {
         let watching = connections
             .entry(connection)
             .or_insert_with(|| WatchingConnection {
-                paths: HashSet::with_hasher(*seed),
+                paths: HashTable::new(),
                 data_paths: 0,
                 path_bytes: 0,
             });
@@ -205,8 +205,11 @@ impl WatchTable {
         }
         watched.watchers.set(connection, new);
         if old.is_empty() {
-            watching.paths.insert(Arc::clone(&watched.path));
-            watching.path_bytes += path.len();
+            let path = Arc::clone(&watched.path);
+            watching
+                .paths
+                .insert_unique(hash, path, |path| PathHasher::hash(*seed, path));
+            watching.path_bytes += watched.path.len();
         }
         tally.change(&mut watched.tally, watching, old, new);
     }
@@ -317,7 +320,7 @@ impl WatchTable {
             };
             if left != *kinds {
                 let old = std::mem::replace(kinds, left);
-                forget(connections, connection, path, |watching| {
+                forget(connections, connection, (hash, path), |watching| {
                     tally.change(&mut watched.tally, watching, old, left);
                     left.is_empty()
                 });
@@ -347,7 +350,10 @@ impl WatchTable {
         let Some((old, left)) = removed else {
             return false;
         };
-        forget(&mut self.connections, connection, path, |_| left.is_empty());
+        let hash = PathHasher::hash(self.seed, path);
+        forget(&mut self.connections, connection, (hash, path), |_| {
+            left.is_empty()
+        });
         self.give_back_memory();
         old != left
     }
@@ -397,7 +403,10 @@ impl WatchTable {
         };
         for path in paths {
             self.remove_kinds(connection, &path, Kinds::ALL);
-            forget(&mut self.connections, connection, &path, |_| !is_last);
+            let hash = PathHasher::hash(self.seed, &path);
+            forget(&mut self.connections, connection, (hash, &path), |_| {
+                !is_last
+            });
         }
         if is_last {
             self.connections.remove(&connection);
@@ -518,13 +527,14 @@ impl Tally {
 fn forget(
     connections: &mut HashMap<u64, WatchingConnection, Seed>,
     connection: u64,
-    path: &str,
+    (hash, path): (u64, &str),
     update: impl FnOnce(&mut WatchingConnection) -> bool,
 ) {
     if let Some(watching) = connections.get_mut(&connection)
         && update(watching)
     {
-        if watching.paths.remove(path) {
+        if let Ok(entry) = watching.paths.find_entry(hash, |known| **known == *path) {
+            entry.remove();
             watching.path_bytes -= path.len();
         }
         if watching.paths.is_empty() {

@@ -260,13 +260,20 @@ impl DataTree {
         zxid: Zxid,
         changes: &mut Vec<Change>,
     ) {
-        let mut left_behind = self.ephemerals_of(session);
+        // All at once: a session may have a hundred thousand, and everybody waits meanwhile.
+        let ids = self.ephemerals.remove(&session).unwrap_or_default();
+        let mut listed: Vec<(String, NodeId)> = ids
+            .into_iter()
+            .map(|id| (self.nodes.path(id), id))
+            .collect();
+        listed.sort_unstable();
         if planted(Canary::EphemeralLeftBehind) {
-            left_behind.pop();
+            listed.pop();
         }
-        for path in left_behind {
-            let found = self.find(&path).expect("a listed ephemeral is in the tree");
-            self.delete_found(&path, found, zxid, changes);
+        changes.reserve(listed.len());
+        for (path, id) in listed {
+            let place = digest::path(&path);
+            self.delete_found(&path, Found { id, place }, zxid, changes);
         }
     }
 
