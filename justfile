@@ -53,3 +53,7 @@ client:
     QUORATE_INTEROP=required QUORATE_INTEROP_SERVERS=3 cargo test -p quorate-tests --test client
     QUORATE_INTEROP=required QUORATE_INTEROP_SERVERS=3 QUORATE_INTEROP_KILLS=2 cargo test -p quorate-tests --test client
     QUORATE_FAULTS=50 cargo test -p quorate-client --all-features --test faults kills
+
+# The storage under power cuts, failing syncs and flipped bits: crash-points, bit-flips or canaries
+proof *arguments:
+    cargo run --profile proof -p quorate-proof -- {{arguments}}

@@ -22,7 +22,7 @@ pub const SECTOR: usize = 512;
 /// Older contents of one sector that may still be what is on the disk, at most.
 const VERSIONS_MAX: usize = 4;
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Inode {
     durable: Arc<Vec<u8>>,
     current: Arc<Vec<u8>>,
@@ -35,7 +35,7 @@ struct Inode {
 }
 
 /// A disk as it is and as it would be found after a power cut now.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Wreck {
     inodes: BTreeMap<u64, Inode>,
     names: BTreeMap<PathBuf, u64>,
