@@ -29,10 +29,19 @@ integration:
 ensemble *arguments:
     QUORATE_INTEGRATION=required cargo test -p quorate-tests --test ensemble -- {{arguments}}
 
+# Real processes under many faults at once, drawn from seeds: `just faults --runs 100 --seed 1 --jobs 2`
+faults *arguments:
+    cargo build --release -p quorate-cli
+    QUORATE_BIN="$PWD/target/release/quorate" QUORATE_INTEGRATION=required cargo test -p quorate-tests --test faults -- {{arguments}}
+
 # One fuzz target, for so many seconds, from its seeds
 fuzz target seconds="60":
     mkdir -p fuzz/corpus/{{target}} fuzz/seeds/{{target}}
     cargo +nightly fuzz run {{target}} fuzz/corpus/{{target}} fuzz/seeds/{{target}} -- -max_total_time={{seconds}} -timeout=10
+
+# All fuzz targets, to so many executions each, over as many sittings as that takes: add --minutes 30, or names
+fuzz-all *arguments:
+    cargo run -p quorate-fuzz-targets --bin campaign -- --build {{arguments}}
 
 # The load generator; arguments are handed on
 bench *arguments:

@@ -18,6 +18,7 @@ mod process;
 mod ready;
 mod run;
 mod session;
+mod strain;
 mod tally;
 mod tree;
 mod wire;
@@ -68,6 +69,8 @@ enum Command {
     CompareEnsemble(EnsembleArgs),
     /// Kill the leader again and again, and report how long writes pause
     Failover(failover::FailoverArgs),
+    /// Ask far too much of servers, and report what it costs them and what other clients notice
+    Strain(strain::StrainArgs),
 }
 
 #[derive(Args)]
@@ -243,6 +246,7 @@ fn main() -> ExitCode {
         }
         Command::Compare(args) => compare(args),
         Command::CompareEnsemble(args) => compare_ensemble(args),
+        Command::Strain(args) => strain::strain(&args, &mut print, &mut report_progress),
         Command::Failover(args) => {
             failover::failover(&args, &mut report_progress).and_then(|table| print(&table))
         }

@@ -58,6 +58,17 @@ impl Session {
     pub(crate) fn start(server: SocketAddr, silence_max: Duration) -> Result<Self, BenchError> {
         let connect = |source| BenchError::Connect { server, source };
         let stream = TcpStream::connect_timeout(&server, silence_max).map_err(connect)?;
+        Self::over(stream, server, SESSION_TIMEOUT_MS, silence_max)
+    }
+
+    /// As [`Self::start`], on a connection that is there already and for a session of so long.
+    pub(crate) fn over(
+        stream: TcpStream,
+        server: SocketAddr,
+        timeout_ms: i32,
+        silence_max: Duration,
+    ) -> Result<Self, BenchError> {
+        let connect = |source| BenchError::Connect { server, source };
         stream.set_nodelay(true).map_err(connect)?;
         stream
             .set_read_timeout(Some(silence_max))
@@ -73,7 +84,7 @@ impl Session {
         let request = ConnectRequest {
             protocol_version: 0,
             last_zxid_seen: Zxid::ZERO,
-            timeout_ms: SESSION_TIMEOUT_MS,
+            timeout_ms,
             session_id: None,
             password: Some(vec![0; 16].into()),
             read_only: Some(false),

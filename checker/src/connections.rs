@@ -62,10 +62,14 @@ pub(crate) fn judge(judge: &mut Judge<'_>) {
 /// no majority was left to serve with.
 fn is_disturbed(judge: &Judge<'_>, lost: &SessionRecord) -> bool {
     let history = judge.history;
-    let then = history
-        .faults
-        .iter()
-        .filter(|fault| fault.from <= lost.at && fault.to.is_none_or(|to| to >= lost.from));
+    // What a fault did is noticed later, and not made good before somebody leads again.
+    let settled = history.header.election;
+    let then = history.faults.iter().filter(|fault| {
+        fault.from <= lost.at
+            && fault
+                .to
+                .is_none_or(|to| to.saturating_add(settled) >= lost.from)
+    });
     let mut disturbed: BTreeSet<u64> = BTreeSet::new();
     for fault in then {
         // One that names no server concerns them all.

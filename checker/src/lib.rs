@@ -27,6 +27,7 @@ mod numbers;
 mod oracle;
 mod order;
 mod promise;
+mod proofs;
 pub mod replay;
 mod replicas;
 mod sessions;

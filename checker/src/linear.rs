@@ -4,7 +4,8 @@
 //! It looks at no zxid, no log and no version but those in the answers, so it would notice a server
 //! that lies consistently. Writes are searched for, and reads that must not be old: those behind a
 //! sync or a write of their own connection. A read may show any state since that one was asked for.
-//! What nobody answered may be done at any later time, or never, unless the log knows.
+//! What nobody answered may be done at any later time, or never, unless the log knows; then it only
+//! says whether, and by when.
 //!
 //! The paths are split into groups that nothing ties together ([`groups`]): linearizability of each
 //! is that of the whole. A search that takes too long is reported, never passed.
@@ -13,10 +14,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_protocol::ErrorCode;
 
-use crate::history::{LogCommand, Moment, Outcome, PartResult, Path, Reply, Request};
+use crate::history::{Moment, Outcome, PartResult, Path, Reply, Request};
 use crate::judge::{Judge, describe};
 use crate::oracle::{Fate, Oracle, path_of};
 use crate::promise::Promise;
+use crate::proofs::Proofs;
 use crate::replay::Effect;
 
 mod groups;
@@ -32,7 +34,8 @@ use search::{Interval, Verdict, search};
 const STEPS_MAX: u64 = 20_000_000;
 
 pub(crate) fn judge(judge: &mut Judge<'_>, oracle: Option<&Oracle>) {
-    let candidates = candidates_of(judge, oracle);
+    let proofs = Proofs::of(judge.history);
+    let candidates = candidates_of(judge, oracle, &proofs);
     let uses = candidates.iter().filter_map(|it| {
         let operation = judge.operation(it.operation?);
         Some(Use {
@@ -54,10 +57,16 @@ pub(crate) fn judge(judge: &mut Judge<'_>, oracle: Option<&Oracle>) {
             parts.entry(group).or_default().push(candidate.clone());
         }
     }
-    let ends = ends_of(judge, oracle);
+    // Where others wrote who were not recorded, nothing adds up.
+    let strangers: BTreeSet<usize> = oracle
+        .into_iter()
+        .flat_map(|oracle| oracle.changes_by_strangers(judge))
+        .flat_map(|path| groups.that_see(path))
+        .collect();
+    let ends = ends_of(judge, oracle, &proofs);
     for (group, mut candidates) in parts {
         let count = candidates.len() as u64;
-        if groups.is_reaped(group) {
+        if groups.is_reaped(group) || strangers.contains(&group) {
             judge.report.tally.not_searched += count;
             continue;
         }
@@ -124,7 +133,10 @@ struct Candidate {
 impl Candidate {
     fn step<'h>(&self, judge: &Judge<'h>) -> Step<'h> {
         if let Some(session) = self.ends {
-            return Step::End(session);
+            return Step::End {
+                session,
+                must: self.interval.back.is_some(),
+            };
         }
         if let Some(path) = &self.final_read {
             let tree = judge.history.trees.first();
@@ -154,7 +166,11 @@ impl Candidate {
 }
 
 /// The operations that have to stand somewhere, or may.
-fn candidates_of(judge: &mut Judge<'_>, oracle: Option<&Oracle>) -> Vec<Candidate> {
+fn candidates_of(
+    judge: &mut Judge<'_>,
+    oracle: Option<&Oracle>,
+    proofs: &Proofs,
+) -> Vec<Candidate> {
     let mut candidates = Vec::new();
     let mut not_searched = 0;
     for connection in judge.index.connections.values() {
@@ -182,18 +198,18 @@ fn candidates_of(judge: &mut Judge<'_>, oracle: Option<&Oracle>) -> Vec<Candidat
                 continue;
             }
             if is_write {
-                let is_open = !is_answered;
-                if is_open && !may_be_done(*index, oracle) {
-                    continue;
-                }
+                let interval = match (is_answered, back) {
+                    (true, Some(back)) => Interval::closed(operation.invoked, back),
+                    _ => match unanswered(judge, *index, oracle, proofs) {
+                        Some(interval) => interval,
+                        None => continue,
+                    },
+                };
                 candidates.push(Candidate {
                     operation: Some(*index),
                     ends: None,
                     final_read: None,
-                    interval: match back.filter(|_| is_answered) {
-                        Some(back) => Interval::closed(operation.invoked, back),
-                        None => Interval::open(operation.invoked),
-                    },
+                    interval,
                     is_behind_sync: false,
                 });
                 if operation.outcome.is_done() {
@@ -216,19 +232,33 @@ fn candidates_of(judge: &mut Judge<'_>, oracle: Option<&Oracle>) -> Vec<Candidat
     candidates
 }
 
-/// Whether a write that was not answered took effect, as far as the log knows.
-fn may_be_done(index: usize, oracle: Option<&Oracle>) -> bool {
-    let Some(oracle) = oracle else { return true };
-    match oracle.fate(index) {
-        Fate::NotDone => false,
-        Fate::Entry(entry) => match &oracle.effects[entry] {
-            Effect::Written(Ok(Reply::Results(results))) => {
-                !results.iter().any(|it| matches!(it, PartResult::Failed(_)))
-            }
-            Effect::Written(Ok(_)) => true,
-            _ => false,
-        },
-    }
+/// When a write that was not answered may have taken effect; `None` if the log knows that it did
+/// not. If it did, whoever saw a later zxid proves by when.
+fn unanswered(
+    judge: &Judge<'_>,
+    index: usize,
+    oracle: Option<&Oracle>,
+    proofs: &Proofs,
+) -> Option<Interval> {
+    let invoked = judge.operation(index).invoked;
+    let Some(oracle) = oracle else {
+        return Some(Interval::open(invoked));
+    };
+    let Fate::Entry(entry) = oracle.fate(index) else {
+        return None;
+    };
+    let is_done = match &oracle.effects[entry] {
+        Effect::Written(Ok(Reply::Results(results))) => {
+            !results.iter().any(|it| matches!(it, PartResult::Failed(_)))
+        }
+        Effect::Written(Ok(_)) => true,
+        _ => false,
+    };
+    let zxid = judge.history.log.as_ref()?.entries[entry].zxid;
+    is_done.then(|| match proofs.first_at_or_after(zxid) {
+        Some(proof) => Interval::closed(invoked, proof),
+        None => Interval::open(invoked),
+    })
 }
 
 /// Whether the model knows what makes such an answer.
@@ -282,38 +312,35 @@ fn path_in(request: &Request) -> &str {
     }
 }
 
-/// When each session may have ended.
-fn ends_of(judge: &Judge<'_>, oracle: Option<&Oracle>) -> BTreeMap<i64, Interval> {
-    let history = judge.history;
+/// When each session may have ended, or has to have.
+fn ends_of(judge: &Judge<'_>, oracle: Option<&Oracle>, proofs: &Proofs) -> BTreeMap<i64, Interval> {
     let mut ends: BTreeMap<i64, Interval> = BTreeMap::new();
-    for (session, numbers) in &judge.index.sessions {
-        let has_ended = oracle.is_none_or(|oracle| oracle.ends.contains_key(session));
-        if has_ended {
-            let from = numbers
-                .iter()
-                .map(|number| judge.index.connections[number].from);
-            let end = Interval::open(from.min().unwrap_or_default());
-            ends.insert(*session, end);
-        }
-    }
-    for operation in &history.operations {
-        if operation.request != Request::CloseSession {
+    for session in judge.index.sessions.keys() {
+        let end = oracle.map(|oracle| oracle.ends.get(session));
+        if end == Some(None) {
             continue;
         }
-        if let (true, Some(back)) = (operation.outcome.is_done(), operation.returned) {
-            let end = Interval::closed(operation.invoked, back);
-            ends.insert(operation.session, end);
-        }
-    }
-    // Sessions of clients that were not recorded own nothing that was.
-    if let Some(log) = &history.log {
-        for entry in &log.entries {
-            if let LogCommand::Open { session, .. } = entry.command
-                && oracle.is_some_and(|oracle| oracle.ends.contains_key(&session))
-            {
-                ends.entry(session).or_insert(Interval::open(0));
+        let mut interval = Interval::open(0);
+        for index in judge.index.operations_of(*session) {
+            let operation = judge.operation(index);
+            let is_done = operation.outcome.is_done();
+            if operation.request == Request::CloseSession {
+                if let (true, Some(back)) = (is_done, operation.returned) {
+                    interval = Interval::closed(operation.invoked, back);
+                }
+            } else if operation.request.is_write() && is_done {
+                // Its writes come before its end, so it ends after the last one was sent.
+                interval.call = interval.call.max(operation.invoked);
             }
         }
+        let proof = end
+            .flatten()
+            .and_then(|(zxid, _)| proofs.first_at_or_after(*zxid));
+        if let Some(proof) = proof {
+            let back = interval.back.unwrap_or(proof).min(proof);
+            interval = Interval::closed(interval.call, back);
+        }
+        ends.insert(*session, interval);
     }
     ends
 }

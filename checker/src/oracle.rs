@@ -111,6 +111,17 @@ impl Oracle {
                 Effect::Attached { session } => *oracle.attached.entry(session).or_default() += 1,
                 _ => {}
             }
+            if let LogCommand::Write { session, .. } | LogCommand::Close { session } =
+                &entry.command
+                && !oracle.opened.contains_key(session)
+            {
+                judge.undecided(format!(
+                    "the log has {:#x} of session {session:#x}, and does not open it: it has to begin \
+                     where the ensemble began",
+                    entry.zxid
+                ));
+                return None;
+            }
             if replay.is_lost {
                 judge.undecided(format!(
                     "the log cannot be applied from {:#x} on: {:?}",
@@ -145,6 +156,33 @@ impl Oracle {
         self.entries[operation].map_or(Fate::NotDone, Fate::Entry)
     }
 
+    /// Paths that sessions changed of whose requests nothing was recorded.
+    pub(crate) fn changes_by_strangers<'o>(&'o self, judge: &Judge<'_>) -> Vec<&'o Path> {
+        let entries = judge.history.log.as_ref().map(|log| &log.entries[..]);
+        let entries = entries.unwrap_or_default();
+        let is_known = |zxid: i64| {
+            let Ok(at) = entries.binary_search_by_key(&zxid, |entry| entry.zxid) else {
+                return true;
+            };
+            match &entries[at].command {
+                LogCommand::Write { session, .. }
+                | LogCommand::Close { session }
+                | LogCommand::Expire { session, .. } => {
+                    judge.index.operations_of(*session).next().is_some()
+                }
+                _ => true,
+            }
+        };
+        let mut last = (0, true);
+        let changes = self.changes.iter().filter(|(zxid, _)| {
+            if last.0 != *zxid {
+                last = (*zxid, is_known(*zxid));
+            }
+            !last.1
+        });
+        changes.map(|(_, change)| &change.path).collect()
+    }
+
     /// Writes that were answered.
     fn judge_writes(&mut self, judge: &mut Judge<'_>) {
         let history = judge.history;
@@ -168,6 +206,12 @@ impl Oracle {
             let is_local = refusal
                 .and_then(ErrorCode::from_code)
                 .is_some_and(|code| LOCAL_REFUSALS.contains(&code));
+            // Its zxid is then that of whatever was applied last, perhaps of a write just like it.
+            let entry = entry.filter(|entry| {
+                !is_local
+                    || (!taken.contains_key(entry)
+                        && matches!(self.effects[*entry], Effect::Written(Err(_))))
+            });
             let Some(entry) = entry else {
                 let named = history.header.promises.replies_name_their_state;
                 if refusal.is_none() {

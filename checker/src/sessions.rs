@@ -9,6 +9,7 @@ use crate::history::{History, Moment, Outcome, Request, SessionStep};
 use crate::judge::{Judge, describe};
 use crate::oracle::Oracle;
 use crate::promise::Promise;
+use crate::proofs::Proofs;
 
 const NANOS_PER_MILLI: u64 = 1_000_000;
 
@@ -236,38 +237,5 @@ fn judge_immortality(judge: &mut Judge<'_>, oracle: Option<&Oracle>, session: i6
                 header.duration
             )
         });
-    }
-}
-
-/// When it was certain that an entry had been committed.
-struct Proofs {
-    /// Zxids of answers and events, rising, and the earliest moment at which this or a later one
-    /// was seen.
-    seen: Vec<(i64, Moment)>,
-}
-
-impl Proofs {
-    fn of(history: &History) -> Self {
-        let answers = history
-            .operations
-            .iter()
-            .filter_map(|it| Some((it.outcome.zxid()?, it.returned?)));
-        let events = history
-            .events
-            .iter()
-            .filter_map(|event| Some((event.zxid?, event.at)));
-        let mut seen: Vec<(i64, Moment)> = answers.chain(events).collect();
-        seen.sort_unstable();
-        let mut earliest = Moment::MAX;
-        for (_, moment) in seen.iter_mut().rev() {
-            earliest = earliest.min(*moment);
-            *moment = earliest;
-        }
-        Self { seen }
-    }
-
-    fn first_at_or_after(&self, zxid: i64) -> Option<Moment> {
-        let at = self.seen.partition_point(|(seen, _)| *seen < zxid);
-        self.seen.get(at).map(|(_, moment)| *moment)
     }
 }

@@ -84,6 +84,8 @@ fn run() -> Result<Exit, Failure> {
         Ok(matches) => match matches.subcommand() {
             Some(("serve", matches)) => commands::serve::run(matches),
             Some(("dev", matches)) => commands::dev::run(matches),
+            Some(("check", matches)) => commands::check::run(matches),
+            Some(("log", matches)) => commands::log::run(matches),
             _ => Err(Failure::new(
                 Exit::Usage,
                 "no command: try 'quorate --help'",
@@ -102,11 +104,14 @@ fn command() -> clap::Command {
         .disable_help_subcommand(true)
         .subcommand(commands::serve::command())
         .subcommand(commands::dev::command())
+        .subcommand(commands::check::command())
+        .subcommand(commands::log::command())
         .after_help(
             "Examples:\n  \
              quorate serve            one server on 127.0.0.1:2181, data in ./quorate-data\n  \
              quorate serve zoo.cfg    with ZooKeeper's configuration file\n  \
-             quorate dev              three servers on this machine, until Ctrl-C\n\n\
+             quorate dev              three servers on this machine, until Ctrl-C\n  \
+             quorate check DIR        are the files of a stopped server sound?\n\n\
              'quorate serve --help' lists all settings and exit codes.",
         )
 }

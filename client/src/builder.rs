@@ -16,6 +16,7 @@ use crate::client::{Client, Shared};
 use crate::connect_string::{ConnectString, ConnectStringError, Host};
 use crate::dial::hosts::Hosts;
 use crate::dial::{DialError, Dialer};
+use crate::environment::{Clock, Connector, Randomness};
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::operation::auth_bytes;
@@ -23,7 +24,7 @@ use crate::session::core::{Core, Granted, Terms};
 use crate::session::lease::LeaseCell;
 use crate::session::line::{Limits, Line};
 use crate::session::state::SessionState;
-use crate::session::task::{OnExpiry, Task, random_numbers};
+use crate::session::task::{OnExpiry, Task};
 use crate::session::ticket::SessionTicket;
 #[cfg(feature = "tls")]
 use crate::tls::TlsOptions;
@@ -120,6 +121,9 @@ pub struct ClientBuilder {
     identities: Vec<Identity>,
     ticket: Option<SessionTicket>,
     metrics: Option<Arc<dyn Metrics>>,
+    connector: Option<Arc<dyn Connector>>,
+    clock: Clock,
+    randomness: Randomness,
     #[cfg(feature = "tls")]
     tls: Option<TlsOptions>,
 }
@@ -155,6 +159,9 @@ impl ClientBuilder {
             identities: Vec::new(),
             ticket: None,
             metrics: None,
+            connector: None,
+            clock: Clock::system(),
+            randomness: Randomness::system(),
             #[cfg(feature = "tls")]
             tls: None,
         }
@@ -240,6 +247,27 @@ impl ClientBuilder {
         self
     }
 
+    /// Makes connections otherwise than by TCP to the hosts: through a proxy, say. With TLS, that is
+    /// spoken inside of them.
+    pub fn connector(mut self, connector: impl Connector) -> Self {
+        self.connector = Some(Arc::new(connector));
+        self
+    }
+
+    /// Where the client and the recipes on it read the time: for tests in paused time.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Has the client and the recipes on it draw from this seed what they leave to chance: for tests
+    /// that are to be replayed. No two clients may have the same. See
+    /// [`environment`](crate::environment) for what else that takes.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.randomness = Randomness::seeded(seed);
+        self
+    }
+
     /// Speaks TLS on every connection.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, options: TlsOptions) -> Self {
@@ -284,10 +312,12 @@ impl ClientBuilder {
         let connect_string = self.connect_string?;
         let hosts = connect_string.hosts().to_vec();
         let chroot: Chroot = connect_string.chroot().clone();
-        let mut random = random_numbers();
-        let order = Hosts::new(hosts.len(), random_numbers());
-        #[cfg_attr(not(feature = "tls"), expect(unused_mut, reason = "see below"))]
+        let mut random = self.randomness.generator();
+        let order = Hosts::new(hosts.len(), self.randomness.generator());
         let mut dialer = Dialer::new(hosts, &mut random);
+        if let Some(connector) = self.connector {
+            dialer = dialer.with_connector(connector);
+        }
         #[cfg(feature = "tls")]
         if let Some(tls) = self.tls {
             dialer = dialer.with_tls(tls);
@@ -329,6 +359,8 @@ impl ClientBuilder {
             failures: Mutex::default(),
             last_zxid: last_zxid.0.into(),
             metrics: self.metrics,
+            clock: self.clock,
+            randomness: self.randomness,
         });
         let task = Task {
             core,

@@ -8,6 +8,7 @@ use quorate_protocol::{AclEntry, PathError, SessionId, Zxid};
 
 use crate::builder::{ClientBuilder, ConnectError};
 use crate::chroot::Chroot;
+use crate::environment::{Clock, Randomness};
 #[cfg(doc)]
 use crate::error::Reason;
 use crate::operation::{
@@ -208,6 +209,16 @@ impl Client {
         let line = Arc::clone(&self.shared().line);
         line.keep_lease();
         LeaseKeeper(line)
+    }
+
+    /// Where this client reads the time.
+    pub fn clock(&self) -> Clock {
+        self.shared().clock
+    }
+
+    /// Where this client draws what it leaves to chance.
+    pub fn randomness(&self) -> &Randomness {
+        &self.shared().randomness
     }
 
     /// What it takes to go on with this session elsewhere. `None` while there is none.

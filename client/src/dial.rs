@@ -31,7 +31,9 @@ use tokio::time::{Instant, timeout_at};
 pub(crate) use self::error::is_end;
 pub use self::error::{DialError, Step, Stranger, TlsFault};
 pub(crate) use self::stream::Stream;
+use self::stream::Transport;
 use crate::connect_string::Host;
+use crate::environment::Connector;
 #[cfg(feature = "tls")]
 use crate::tls::TlsOptions;
 
@@ -55,6 +57,8 @@ pub(crate) struct Dialer {
     /// Which address of a name has the first turn: the next one at each attempt. The resolver
     /// often gives all clients the same order, which would bring them all to the same server.
     turn: AtomicUsize,
+    /// Instead of TCP.
+    connector: Option<Arc<dyn Connector>>,
     #[cfg(feature = "tls")]
     tls: Option<TlsOptions>,
 }
@@ -70,14 +74,22 @@ pub(crate) struct Dialled {
 }
 
 impl Dialer {
-    /// Without TLS.
+    /// By TCP, without TLS.
     pub(crate) fn new(hosts: Vec<Host>, rng: &mut impl Rng) -> Self {
         Self {
             hosts,
             turn: AtomicUsize::new(usize::from(rng.random::<u16>())),
+            connector: None,
             #[cfg(feature = "tls")]
             tls: None,
         }
+    }
+
+    /// By other connections than TCP's.
+    #[must_use]
+    pub(crate) fn with_connector(mut self, connector: Arc<dyn Connector>) -> Self {
+        self.connector = Some(connector);
+        self
     }
 
     /// With TLS on every connection.
@@ -155,7 +167,7 @@ impl Dialer {
             step,
             patience,
         };
-        let resolved = timeout_at(deadline, resolve(host)).await;
+        let resolved = timeout_at(deadline, self.resolve(host)).await;
         let mut addresses = resolved.map_err(|_| late(Step::Resolve))??;
         self.take_turns(&mut addresses);
         match try_each(addresses, deadline, late, attempt).await {
@@ -166,6 +178,23 @@ impl Dialer {
                 source: io::Error::new(io::ErrorKind::NotFound, "the name has no address"),
             }),
         }
+    }
+
+    /// All addresses of a name, as of now. An address needs no resolver.
+    async fn resolve(&self, host: &Host) -> Result<Vec<SocketAddr>, DialError> {
+        let found: io::Result<Vec<SocketAddr>> = match &self.connector {
+            Some(connector) => connector.resolve(host).await.map(|mut addresses| {
+                addresses.truncate(ADDRESSES_MAX);
+                addresses
+            }),
+            None => lookup_host((host.name(), host.port()))
+                .await
+                .map(|addresses| addresses.take(ADDRESSES_MAX).collect()),
+        };
+        found.map_err(|source| DialError::Resolve {
+            host: host.clone(),
+            source,
+        })
     }
 
     /// Lets another address begin than at the last attempt.
@@ -181,6 +210,11 @@ impl Dialer {
         address: SocketAddr,
         progress: &Progress,
     ) -> Result<Stream, DialError> {
+        if let Some(connector) = &self.connector {
+            let connected = connector.connect(host, address).await;
+            let connection = connected.map_err(|source| DialError::Connect { address, source })?;
+            return self.secure(host, address, connection, progress).await;
+        }
         let connected = TcpStream::connect(address).await;
         let tcp = connected.map_err(|source| DialError::Connect { address, source })?;
         if is_connected_to_itself(&tcp) {
@@ -197,19 +231,19 @@ impl Dialer {
     }
 
     #[cfg(feature = "tls")]
-    async fn secure(
+    async fn secure<T: Transport>(
         &self,
         host: &Host,
         address: SocketAddr,
-        tcp: TcpStream,
+        transport: T,
         progress: &Progress,
     ) -> Result<Stream, DialError> {
         let Some(tls) = &self.tls else {
-            return Ok(Stream::Plain(tcp));
+            return Ok(transport.plain());
         };
         progress.enter(Step::Tls);
-        match tls.connect(host, tcp).await {
-            Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
+        match tls.connect(host, transport).await {
+            Ok(stream) => Ok(T::secured(stream)),
             Err(fault) => Err(DialError::Tls {
                 host: host.clone(),
                 address,
@@ -220,14 +254,14 @@ impl Dialer {
 
     #[cfg(not(feature = "tls"))]
     #[expect(clippy::unused_async, reason = "it waits where there is TLS")]
-    async fn secure(
+    async fn secure<T: Transport>(
         &self,
         _: &Host,
         _: SocketAddr,
-        tcp: TcpStream,
+        transport: T,
         _: &Progress,
     ) -> Result<Stream, DialError> {
-        Ok(Stream::Plain(tcp))
+        Ok(transport.plain())
     }
 
     /// A connection that ended after it was open. With TLS 1.3 a server refuses a client's
@@ -304,17 +338,6 @@ async fn try_each<T, F: Future<Output = Result<T, DialError>>>(
         }
     }
     Err(furthest.map(|(_, error)| error))
-}
-
-/// All addresses of a name, as of now. An address needs no resolver.
-async fn resolve(host: &Host) -> Result<Vec<SocketAddr>, DialError> {
-    match lookup_host((host.name(), host.port())).await {
-        Ok(addresses) => Ok(addresses.take(ADDRESSES_MAX).collect()),
-        Err(source) => Err(DialError::Resolve {
-            host: host.clone(),
-            source,
-        }),
-    }
 }
 
 /// TCP may choose, for a connection to this machine, the very port that it goes to, when nobody

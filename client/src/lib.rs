@@ -82,7 +82,11 @@ mod chroot;
 mod client;
 mod connect_string;
 mod dial;
+pub mod environment;
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod metrics;
 pub mod operation;
 mod read_many;

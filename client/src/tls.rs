@@ -18,7 +18,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::net::TcpStream;
 use tokio::task::spawn_blocking;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -33,6 +32,7 @@ use self::pem::{ClientContents, Contents, read};
 pub use self::pem::{PemRole, PemSource, PemText};
 use crate::connect_string::Host;
 use crate::dial::TlsFault;
+use crate::environment::Connection;
 
 /// How to connect by TLS: whom to trust, and who we are.
 ///
@@ -110,17 +110,17 @@ impl TlsOptions {
     }
 
     /// Agrees on TLS with the server at `host`, over a fresh connection.
-    pub(crate) async fn connect(
+    pub(crate) async fn connect<T: Connection>(
         &self,
         host: &Host,
-        tcp: TcpStream,
-    ) -> Result<TlsStream<TcpStream>, TlsFault> {
+        transport: T,
+    ) -> Result<TlsStream<T>, TlsFault> {
         let name = match &self.shared.recipe.server_name {
             Some(name) => name.clone(),
             None => server_name_of(host)?,
         };
         let config = self.current().await;
-        let connected = TlsConnector::from(config).connect(name, tcp).await;
+        let connected = TlsConnector::from(config).connect(name, transport).await;
         connected.map_err(|source| {
             self.fault(&source).unwrap_or_else(|| {
                 if crate::dial::is_end(&source) {

@@ -1,8 +1,8 @@
 //! From "I want it" to a guard: the one way in, of all recipes that grant something.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use quorate_client::LeaseInstant;
+use tokio::time::Instant;
 
 use crate::contenders::{Contenders, Place, Rule, Turn, after_loss, turn};
 use crate::guard::{Grant, Guard};
@@ -258,7 +258,7 @@ impl Acquire {
             let Some(end) = line.client.lease_of(place.session) else {
                 return Err(line.displaced());
             };
-            match schedule.phase(LeaseInstant::now(), end) {
+            match schedule.phase(line.client.clock().lease_now(), end) {
                 Phase::Held { left } if left >= ahead => return Ok(schedule),
                 _ => {
                     line.client.sync(&line.path).await?;

@@ -313,7 +313,7 @@ impl Cell {
         &self,
         mut change: impl FnMut(Option<&[u8]>) -> Result<(Option<Vec<u8>>, T), Error>,
     ) -> Result<Updated<T>, Error> {
-        let mut backoff = waiting::Backoff::new();
+        let mut backoff = waiting::Backoff::new(&self.client);
         for attempt in 0..self.attempts {
             if attempt > 0 {
                 backoff.wait().await;

@@ -52,7 +52,7 @@ impl DelayQueue {
         Self { items }
     }
 
-    /// Another clock than that of the machine.
+    /// Another clock than that of the client, which is the machine's by default.
     #[must_use]
     pub fn clock(mut self, now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
         self.items.clock = Arc::new(now);

@@ -233,7 +233,7 @@ impl DoubleBarrier {
             let what = "a double barrier has at least one member";
             return Err(Error::InvalidArgument(what.to_owned()));
         }
-        let name = format!("{:032x}", rand::random::<u128>());
+        let name = format!("{:032x}", self.client.randomness().number());
         Ok(Member {
             client: self.client.clone(),
             directory: self.path.clone(),
@@ -247,7 +247,7 @@ impl DoubleBarrier {
 
     /// Makes the member's znode.
     async fn join(&self, member: &Member) -> Result<(), Error> {
-        let mut patience = Patience::new();
+        let mut patience = Patience::new(&self.client);
         loop {
             claim_with_acl(&self.client, &self.path, Kind::DoubleBarrier, &self.acl).await?;
             let session = self.client.session();

@@ -70,7 +70,7 @@ impl Contenders {
         value: Option<&str>,
     ) -> Result<Seen, Error> {
         let (node, identity) = (place.name(), place.identity.as_str());
-        let now = wall_time();
+        let now = wall_time(&self.client);
         let granted = |record: &Record| record.node == node && !record.released;
         let known = place.record.clone();
         self.write_record_from(known, place.path(), granted, |record| {
@@ -239,7 +239,7 @@ impl Contenders {
             record.token = Some(seen.token().get());
             record.released = true;
             record.handing_over_to = None;
-            record.renew_time = Some(wall_time());
+            record.renew_time = Some(wall_time(&self.client));
             record.reason = Some(reason.to_string());
             let transaction = self.client.transaction().delete(node);
             let transaction = transaction.set(&self.path, record.to_bytes());

@@ -8,12 +8,13 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use quorate_client::operation::{Get, Watched};
 use quorate_client::watch::Watcher;
-use quorate_client::{EventType, LeaseInstant, Reason, SessionState, Transaction};
+use quorate_client::{EventType, Reason, SessionState, Transaction};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
@@ -488,6 +489,13 @@ impl Watchdog {
         if overrun == Overrun::Tolerate {
             return Ok(None);
         }
+        let clock = lease.client().clock();
+        if !clock.is_system() {
+            return Err(Error::NoWatchdog {
+                path: lease.path().to_owned(),
+                why: "no thread can read the client's clock, which is not the machine's".to_owned(),
+            });
+        }
         let (told, asked) = std::sync::mpsc::channel();
         let ended = CancellationToken::new();
         let (path, lease) = (lease.path(), lease.clone());
@@ -500,7 +508,7 @@ impl Watchdog {
                 let mut left = lease.deadline().after(half).remaining();
                 // The session may live on when the znode is gone.
                 if lease.is_over() {
-                    let since = *over_since.get_or_insert_with(LeaseInstant::now);
+                    let since = *over_since.get_or_insert_with(|| clock.lease_now());
                     left = left.min(since.after(half).remaining());
                 }
                 if left.is_zero() && !is_ended.is_cancelled() {

@@ -70,6 +70,7 @@ enum Look {
 
 impl Items {
     pub(crate) fn new(client: &Client, path: &str, kind: Kind, style: Style) -> Self {
+        let clock = client.clock();
         Self {
             client: client.clone(),
             path: path.to_owned(),
@@ -78,7 +79,7 @@ impl Items {
             identity: "".into(),
             acl: vec![AclEntry::open()],
             bound: None,
-            clock: Arc::new(SystemTime::now),
+            clock: Arc::new(move || clock.wall()),
             is_claimed: Arc::default(),
             has_warned: Arc::default(),
             mark: Arc::new(Mutex::new(Mark::new(client, path))),
@@ -134,7 +135,7 @@ impl Items {
             return Ok(true);
         }
         let mut mark = self.mark.lock().await;
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::new(&self.client);
         for _ in 0..ATTEMPTS {
             self.claim().await?;
             let session = self.client.session();
@@ -196,7 +197,7 @@ impl Items {
 
     /// Puts back what is nowhere else: goes on where it is refused for now, in the next session as well.
     async fn put_again(&self, prefix: &str, item: Bytes) -> Result<(), Error> {
-        let mut patience = Patience::new();
+        let mut patience = Patience::new(&self.client);
         let items = [item];
         loop {
             let session = self.client.session();
@@ -367,7 +368,7 @@ impl Items {
             let mut held = Held {
                 client: self.client.clone(),
                 taken: format!("{path}/{TAKEN}"),
-                own: format!("{path}/{}", new_name()),
+                own: format!("{path}/{}", new_name(&self.client)),
                 session: self.client.session(),
                 runtime: Handle::current(),
                 is_armed: true,

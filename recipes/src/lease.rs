@@ -336,7 +336,7 @@ impl Lease {
         }
         // The session may have ended and a new one begun: that proves nothing for the old.
         let is_known = self.inner.client.lease_of(self.inner.session).is_some();
-        let now = LeaseInstant::now();
+        let now = self.inner.client.clock().lease_now();
         match self.inner.schedule.phase(now, self.end()) {
             Phase::Over => {
                 self.end_it(StopReason::SessionOver);

@@ -127,6 +127,9 @@ mod double_barrier;
 pub mod election;
 mod error;
 mod follow;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod grant;
 mod group;
 mod guard;

@@ -17,8 +17,8 @@ pub(crate) fn is_mark(name: &str) -> bool {
 }
 
 /// The name of a new mark.
-pub(crate) fn new_name() -> String {
-    format!("{PREFIX}{:032x}", rand::random::<u128>())
+pub(crate) fn new_name(client: &Client) -> String {
+    format!("{PREFIX}{:032x}", client.randomness().number())
 }
 
 /// The mark of a handle: deleted when this is dropped, so that handles that come and go in one session
@@ -43,7 +43,7 @@ impl Mark {
         Self {
             client: client.clone(),
             runtime: None,
-            path: format!("{path}/{}", new_name()),
+            path: format!("{path}/{}", new_name(client)),
             exists: false,
             write: 0,
             session: None,

@@ -111,7 +111,11 @@ impl AcquireAll {
     async fn acquire(self) -> Result<MultiGuard, Error> {
         let asked = in_order(self.locks)?;
         let until = match self.patience {
-            Patience::AtMost(limit) => Some((LeaseInstant::now().after(limit), limit)),
+            Patience::AtMost(limit) => {
+                // Of several clients, on the clock of the first.
+                let client = &asked[0].options.line.client;
+                Some((client.clock().lease_now().after(limit), limit))
+            }
             Patience::Endless | Patience::None => None,
         };
         loop {
@@ -348,8 +352,8 @@ impl MultiLease {
 
     /// Until when the work may run, as things stand: the earliest of [`Lease::deadline`].
     pub fn deadline(&self) -> LeaseInstant {
-        let deadlines = self.leases.iter().map(Lease::deadline);
-        deadlines.min().unwrap_or_else(LeaseInstant::now)
+        let deadlines = self.leases[1..].iter().map(Lease::deadline);
+        deadlines.fold(self.leases[0].deadline(), LeaseInstant::min)
     }
 
     /// Waits until the work has to stop because any of them asks for that, and says why. Cancel safe.

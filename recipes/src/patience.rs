@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use quorate_client::environment::Randomness;
 use quorate_client::{Client, Error, SessionId, SessionState};
 
 /// Before the second attempt.
@@ -16,12 +17,16 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// Pauses between attempts.
 #[derive(Debug)]
 pub(crate) struct Patience {
+    randomness: Randomness,
     next: Duration,
 }
 
 impl Patience {
-    pub(crate) fn new() -> Self {
-        Self { next: PAUSE }
+    pub(crate) fn new(client: &Client) -> Self {
+        Self {
+            randomness: client.randomness().clone(),
+            next: PAUSE,
+        }
     }
 
     /// An attempt has succeeded.
@@ -51,10 +56,26 @@ impl Patience {
         true
     }
 
+    /// As [`Patience::outlast`], after any error.
+    pub(crate) async fn outlast_any(
+        &mut self,
+        client: &Client,
+        session: Option<SessionId>,
+        error: &crate::Error,
+    ) -> bool {
+        match error {
+            crate::Error::Client(error) => self.outlast(client, session, error).await,
+            _ => {
+                self.pause().await;
+                true
+            }
+        }
+    }
+
     /// Waits, and longer the next time.
     pub(crate) async fn pause(&mut self) {
         // Those that failed together come back apart.
-        let pause = self.next.mul_f64(rand::random_range(0.5..1.0));
+        let pause = self.randomness.shorten(self.next);
         self.next = (self.next * 2).min(PAUSE_MAX);
         tokio::time::sleep(pause).await;
     }

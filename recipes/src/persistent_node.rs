@@ -388,7 +388,7 @@ enum Found {
 
 impl Keeper {
     async fn run(mut self) {
-        let mut patience = Patience::new();
+        let mut patience = Patience::new(&self.client);
         let mut watch = None;
         let stop = self.stop.clone();
         while !stop.is_cancelled() {
@@ -469,7 +469,7 @@ impl Keeper {
         if watch.is_none() {
             *watch = Some(self.client.watch(&self.path).await?);
         }
-        let mut patience = Patience::new();
+        let mut patience = Patience::new(&self.client);
         loop {
             for _ in 0..ATTEMPTS_MAX {
                 if self.stop.is_cancelled() {
@@ -637,7 +637,7 @@ impl Keeper {
 
     /// Deletes what is ours. Goes on until it is gone, or its session is.
     async fn retire(&mut self) -> Result<(), quorate_client::Error> {
-        let mut patience = Patience::new();
+        let mut patience = Patience::new(&self.client);
         loop {
             self.note_session();
             if self.mine.is_none() && !self.unsure {

@@ -3,6 +3,7 @@
 //! The keys are those of a Kubernetes `Lease`, with a few of our own. The znode's children are the
 //! contenders; other libraries do not look at its data.
 
+use quorate_client::Client;
 use serde::{Deserialize, Serialize};
 
 use crate::directory::Kind;
@@ -97,9 +98,9 @@ impl Record {
     }
 }
 
-/// The wall clock, as people read it.
-pub(crate) fn wall_time() -> String {
-    humantime::format_rfc3339_micros(std::time::SystemTime::now()).to_string()
+/// The client's wall clock, as people read it.
+pub(crate) fn wall_time(client: &Client) -> String {
+    humantime::format_rfc3339_micros(client.clock().wall()).to_string()
 }
 
 #[cfg(test)]

@@ -127,6 +127,17 @@ struct Agreed {
     rest: serde_json::Map<String, serde_json::Value>,
 }
 
+/// What is read says the same when it is written again.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzzing(data: &[u8]) {
+    if let Ok(agreed) = serde_json::from_slice::<Agreed>(data) {
+        let written = serde_json::to_vec(&agreed).expect("it is plain");
+        let again: Agreed = serde_json::from_slice(&written).expect("it was written");
+        assert_eq!((again.recipe, again.limit), (agreed.recipe, agreed.limit));
+        assert_eq!(again.rest, agreed.rest);
+    }
+}
+
 /// Where the permits of a semaphore are, and where they are waited for.
 #[derive(Clone, Debug)]
 pub(crate) struct Permits {

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use quorate_client::environment::Randomness;
 use quorate_client::{Client, Error as ClientError};
 use tokio::time::Instant;
 
@@ -22,7 +23,7 @@ pub(crate) async fn read<T, F>(
 where
     F: IntoFuture<Output = Result<T, ClientError>>,
 {
-    let mut patience = Patience::new();
+    let mut patience = Patience::new(client);
     loop {
         let session = client.session();
         match read().await {
@@ -39,6 +40,7 @@ where
 /// Pauses between attempts that others were faster than: those who collided do not collide again.
 #[derive(Debug)]
 pub(crate) struct Backoff {
+    randomness: Randomness,
     next: Duration,
 }
 
@@ -47,12 +49,15 @@ impl Backoff {
     const MIN: Duration = Duration::from_millis(1);
     const MAX: Duration = Duration::from_millis(100);
 
-    pub(crate) fn new() -> Self {
-        Self { next: Self::MIN }
+    pub(crate) fn new(client: &Client) -> Self {
+        Self {
+            randomness: client.randomness().clone(),
+            next: Self::MIN,
+        }
     }
 
     pub(crate) async fn wait(&mut self) {
-        tokio::time::sleep(self.next.mul_f64(rand::random_range(0.5..1.0))).await;
+        tokio::time::sleep(self.randomness.shorten(self.next)).await;
         self.next = (self.next * 2).min(Self::MAX);
     }
 }

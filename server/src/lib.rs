@@ -11,6 +11,7 @@ pub mod consensus;
 pub mod environment;
 pub mod metrics;
 pub mod network;
+pub mod offline;
 pub mod peer_port;
 pub mod random;
 pub mod replica;

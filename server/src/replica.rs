@@ -13,11 +13,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use dashmap::DashMap;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use quorate_protocol::handshake::ConnectResponse;
 use quorate_protocol::request::SetWatches2;
 use quorate_protocol::{ErrorCode, Id, OpCode, Perms, Response, SessionId, Xid, Zxid};
+use quorate_state::canary::{Canary, planted};
 use quorate_state::{
     Applied, Change, Command, Configuration, Connection, Event, OpError, Origin, Query, Reader,
     Reply, SessionEvent, SessionGrant, State, StateView, WatchKind, WatchTable, WatcherType,
@@ -26,7 +28,7 @@ use quorate_state::{
 use tokio::sync::Notify;
 
 use crate::client_port::Disconnect;
-use crate::client_port::outbox::{End, Inner, Local, OpenSession, Outbox, Owed};
+use crate::client_port::outbox::{End, Inner, Local, OpenSession, Outbox, Owed, encode_event};
 use crate::clock::Clock;
 use crate::consensus::agreement::{Checkpoints, Digests};
 use crate::metrics::{Metrics, Tally};
@@ -35,6 +37,18 @@ use crate::session_tracker::SessionTracker;
 /// Paths one connection may watch. At some 300 bytes each that is a third of a gigabyte; a client
 /// that wants more is disconnected rather than told a lie about what it watches.
 const WATCHES_PER_CONNECTION_MAX: usize = 1_000_000;
+
+/// How long those paths may be together: a hundred bytes each, which is more than paths are. Any string
+/// can be watched, one of a megabyte as well.
+const WATCHED_BYTES_PER_CONNECTION_MAX: usize = 100 * WATCHES_PER_CONNECTION_MAX;
+
+/// So many watches of a connection that has ended are forgotten under one lock: about a millisecond's
+/// work.
+const FORGOTTEN_AT_ONCE: usize = 2_000;
+
+/// How long one connection's answers may keep others from the state and from their thread: the rest is
+/// parked, and follows when others have had their turn. Most batches take a tenth of it.
+const TURN_MAX_US: u64 = 1_000;
 
 /// A request that one server answers by itself.
 #[derive(Debug)]
@@ -68,9 +82,41 @@ pub enum Ask {
         kind: WatcherType,
     },
     SetWatches(Box<SetWatches2>),
+    /// A first part of [`Ask::SetWatches`], which is not answered.
+    SetWatchesPart(Box<SetWatches2>),
 }
 
 impl Ask {
+    /// Whether giving it can take milliseconds though little was asked and little is answered. Such an
+    /// answer is never given while a command is applied: whoever waits for it would keep all others
+    /// waiting.
+    pub fn is_heavy(&self) -> bool {
+        matches!(
+            self,
+            Self::SetWatches(_)
+                | Self::SetWatchesPart(_)
+                | Self::Read {
+                    query: Query::GetEphemerals { .. }
+                        | Query::GetAllChildrenNumber { .. }
+                        | Query::MultiRead(_),
+                    ..
+                }
+        )
+    }
+
+    /// Whether its answer may be much longer than what was asked.
+    pub fn may_be_large(&self) -> bool {
+        matches!(
+            self,
+            Self::Read {
+                query: Query::GetData { .. }
+                    | Query::GetChildren { .. }
+                    | Query::GetChildren2 { .. },
+                ..
+            }
+        )
+    }
+
     fn touches_watches(&self) -> bool {
         match self {
             Self::Read { watch, .. } => *watch,
@@ -82,7 +128,8 @@ impl Ask {
             Self::AddWatch { .. }
             | Self::CheckWatches { .. }
             | Self::RemoveWatches { .. }
-            | Self::SetWatches(_) => true,
+            | Self::SetWatches(_)
+            | Self::SetWatchesPart(_) => true,
         }
     }
 }
@@ -206,13 +253,15 @@ impl Replica {
                 .map(|(id, session)| (id, session.timeout_ms, session.attached_at));
             self.sessions.restart(open, now_ms);
         }
-        self.cut_all(Disconnect::StateReplaced);
+        if !planted(Canary::WatchesLostOnInstall) {
+            self.cut_all(Disconnect::StateReplaced);
+        }
         self.applied.notify_waiters();
     }
 
     /// Ends all connections without sending anything more.
     pub fn cut_all(&self, reason: Disconnect) {
-        for outbox in &self.outboxes {
+        for outbox in self.connections().into_values() {
             outbox.cut(reason);
         }
     }
@@ -220,7 +269,7 @@ impl Replica {
     /// Ends all connections with sessions of the ensemble, or all with sessions for reading without
     /// a majority.
     pub fn cut_sessions(&self, read_only: bool, reason: Disconnect) {
-        for outbox in &self.outboxes {
+        for outbox in self.connections().into_values() {
             if outbox.lock().is_read_only() == read_only {
                 outbox.cut(reason);
             }
@@ -307,7 +356,15 @@ impl Replica {
     /// Forgets a connection that has ended, and its watches.
     pub fn unregister(&self, number: u64) {
         self.outboxes.remove(&number);
-        self.watches.lock().remove_connection(number);
+        // Nobody hears of those that are left between two turns: the outbox is gone.
+        loop {
+            let mut watches = self.watches.lock();
+            let is_done = watches.remove_some_of(number, FORGOTTEN_AT_ONCE);
+            MutexGuard::unlock_fair(watches);
+            if is_done {
+                return;
+            }
+        }
     }
 
     pub fn is_connected(&self, number: u64) -> bool {
@@ -327,7 +384,8 @@ impl Replica {
     }
 
     /// Answers requests of one connection in their order, or parks them behind what it is still
-    /// owed. Those that were parked for want of room come first.
+    /// owed. Those that were parked, for want of room or time, come first; the connection calls again
+    /// for as long as there are any that could be given.
     pub fn answer(&self, outbox: &Outbox, requests: &mut Vec<Local>) {
         // A parked answer may touch watches; those that come to be parked from here on wait for the
         // next time.
@@ -339,27 +397,32 @@ impl Replica {
         let touches_watches = has_ready || requests.iter().any(|local| local.ask.touches_watches());
         let mut watches = touches_watches.then(|| self.watches.lock());
         let mut tally = Tally::default();
+        let now_us = self.clock.monotonic_us();
         let mut turn = Turn {
             replica: self,
             state: &state,
             watches: watches.as_deref_mut(),
             number: outbox.number(),
             inner: outbox.lock(),
-            now_us: self.clock.monotonic_us(),
+            now_us,
             tally: &mut tally,
         };
+        let mut is_over = false;
         while has_ready
+            && !is_over
             && turn.inner.has_ready_answer()
             && let Some(local) = turn.inner.pop_local()
         {
-            turn.give(local);
+            is_over = !turn.give(local) || self.clock.monotonic_us() - now_us > TURN_MAX_US;
         }
         for local in requests.drain(..) {
-            turn.inner.count_received(local.op, local.xid);
-            if turn.inner.owed_count() > 0 || turn.inner.is_congested() {
+            if !matches!(local.ask, Ask::SetWatchesPart(_)) {
+                turn.inner.count_received(local.op, local.xid);
+            }
+            if is_over || turn.inner.owed_count() > 0 || turn.inner.is_congested() {
                 turn.inner.owe(Owed::Local(local));
             } else {
-                turn.give(local);
+                is_over = !turn.give(local) || self.clock.monotonic_us() - now_us > TURN_MAX_US;
             }
         }
         drop(turn);
@@ -426,7 +489,7 @@ impl Replica {
             if Checkpoints::is_one(before) {
                 self.checkpoints.lock().note(before, state.digest());
             }
-            let Some(command) = command else {
+            let Some(mut command) = command else {
                 match &configuration {
                     None => state.skip(zxid),
                     Some(configuration) => {
@@ -444,6 +507,9 @@ impl Replica {
                 .witness
                 .as_ref()
                 .map(|witness| (witness, command.clone()));
+            if planted(Canary::ServerDependentApply) {
+                command.time_ms += i64::from(self.server == 1);
+            }
             let applied = state.apply(zxid, command);
             if let Some((witness, command)) = witnessed {
                 witness.on_apply(zxid, term, Some(command), None, &state);
@@ -456,7 +522,10 @@ impl Replica {
                 outcome.applied.push(origin);
             }
             let origin = origin.connection;
-            self.fire(&mut watches, zxid, &applied.changes);
+            let late = planted(Canary::EventAfterData).then(|| applied.changes.clone());
+            if late.is_none() {
+                self.fire(&mut watches, zxid, &applied.changes);
+            }
             self.reply(
                 (&state, &mut watches),
                 zxid,
@@ -465,6 +534,9 @@ impl Replica {
                 now_us,
                 &mut tally,
             );
+            if let Some(changes) = late {
+                self.fire(&mut watches, zxid, &changes);
+            }
         }
         let exceeding = state.soft_quota_exceeded_count() - soft_quotas_exceeded;
         drop(watches);
@@ -483,13 +555,26 @@ impl Replica {
         if changes.is_empty() || watches.watch_count() == 0 {
             return;
         }
+        // Consecutive events mostly differ in nothing but whom they are for.
+        let mut encoded = BytesMut::new();
+        let mut encoded_for = None;
         watches.trigger(changes, &mut |event: Event<'_>| {
+            let what = (event.kind, event.path.as_ptr(), event.path.len());
+            if encoded_for != Some(what) {
+                encoded.clear();
+                if encode_event(zxid, event.kind, event.path, &mut encoded).is_err() {
+                    // No path is 2 GiB long.
+                    return;
+                }
+                encoded_for = Some(what);
+            }
             let Some(outbox) = self.outboxes.get(&event.connection) else {
                 return;
             };
             let mut inner = outbox.lock();
-            if self.skip_acl || permits(event.acl, Perms::READ, inner.identities()) {
-                inner.push_event(zxid, event.kind, event.path);
+            let may_hear = self.skip_acl || planted(Canary::EventWithoutAcl);
+            if may_hear || permits(event.acl, Perms::READ, inner.identities()) {
+                inner.push_encoded(&encoded);
                 outbox.signal(&mut inner);
             }
         });
@@ -610,16 +695,51 @@ impl Turn<'_> {
     /// Gives the answers behind the one that was just given, up to one that has to wait.
     fn give_what_is_due(&mut self) {
         while let Some(local) = self.inner.pop_local_or_park() {
-            self.give(local);
+            if !self.give(local) {
+                return;
+            }
         }
     }
 
-    /// Gives one answer whose turn has come.
-    fn give(&mut self, local: Local) {
+    /// Gives one answer whose turn has come, or puts it back if there is no room for it. Returns
+    /// whether it was given.
+    fn give(&mut self, local: Local) -> bool {
+        if local.ask.may_be_large() && self.inner.has_no_room_for(|| self.bytes_of(&local)) {
+            self.inner.put_back(local);
+            return false;
+        }
+        self.give_now(local);
+        true
+    }
+
+    /// How long the answer to a read is, about.
+    fn bytes_of(&self, local: &Local) -> usize {
+        let (Ask::Read { query, .. }, Some(session)) = (&local.ask, self.inner.session()) else {
+            return 0;
+        };
+        let reader = Reader {
+            identities: &local.identities,
+            session: session.id,
+            skip_acl: self.replica.skip_acl,
+        };
+        match self.state.read(query, &reader) {
+            Ok(Response::Data { data, .. }) => data.map_or(0, |data| data.len()),
+            Ok(
+                Response::Strings(names)
+                | Response::Children {
+                    children: names, ..
+                },
+            ) => names.iter().map(|name| name.len() + 4).sum(),
+            _ => 0,
+        }
+    }
+
+    fn give_now(&mut self, local: Local) {
         let inner = &mut *self.inner;
         if local.ask.touches_watches()
             && let Some(watches) = &self.watches
-            && watches.count_of(self.number) >= WATCHES_PER_CONNECTION_MAX
+            && (watches.count_of(self.number) >= WATCHES_PER_CONNECTION_MAX
+                || watches.path_bytes_of(self.number) >= WATCHED_BYTES_PER_CONNECTION_MAX)
         {
             inner.end_with(End::AtOnce(Disconnect::TooManyWatches));
             return;
@@ -673,6 +793,10 @@ impl Turn<'_> {
                 }
                 inner.push_reply(xid, zxid, result.as_ref().map_err(|error| error.code()))
             }
+            Ask::SetWatchesPart(request) => {
+                self.rearm(&request);
+                return;
+            }
             ask => self.change_watches(xid, ask),
         };
         let latency_us = self.inner.count_answered(local.since_us, self.now_us);
@@ -683,8 +807,8 @@ impl Turn<'_> {
         let Some(watches) = &mut self.watches else {
             return 0;
         };
-        let (state, number, inner) = (self.state, self.number, &mut *self.inner);
-        let zxid = state.last_zxid();
+        let (number, inner) = (self.number, &mut *self.inner);
+        let zxid = self.state.last_zxid();
         let found = |found: bool| match found {
             true => Ok(&Response::Empty),
             false => Err(ErrorCode::NoWatcher),
@@ -701,27 +825,37 @@ impl Turn<'_> {
                 inner.push_reply(xid, zxid, found(watches.remove(number, &path, kind)))
             }
             Ask::SetWatches(request) => {
-                let identities = Arc::clone(inner.identities());
-                quorate_state::rearm(
-                    watches,
-                    number,
-                    &request,
-                    |path: &str| state.stat(path),
-                    &mut |kind, path: &str| {
-                        if self.replica.may_hear(state, path, &identities) {
-                            inner.push_event(Zxid::NONE, kind, path);
-                        }
-                    },
-                );
-                inner.push_reply(xid, zxid, Ok(&Response::Empty))
+                self.rearm(&request);
+                self.inner.push_reply(xid, zxid, Ok(&Response::Empty))
             }
             Ask::Read { .. }
             | Ask::Known(_)
             | Ask::Closed
             | Ask::Configuration
             | Ask::Refused(_)
-            | Ask::RefusedFinally(..) => 0,
+            | Ask::RefusedFinally(..)
+            | Ask::SetWatchesPart(_) => 0,
         }
+    }
+
+    /// Brings back what the client watched, and tells it what it has missed.
+    fn rearm(&mut self, request: &SetWatches2) {
+        let Some(watches) = &mut self.watches else {
+            return;
+        };
+        let (state, inner) = (self.state, &mut *self.inner);
+        let identities = Arc::clone(inner.identities());
+        quorate_state::rearm(
+            watches,
+            self.number,
+            request,
+            |path: &str| state.stat(path),
+            &mut |kind, path: &str| {
+                if self.replica.may_hear(state, path, &identities) {
+                    inner.push_event(Zxid::NONE, kind, path);
+                }
+            },
+        );
     }
 }
 

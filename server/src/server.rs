@@ -1,5 +1,6 @@
 //! One server, from its configuration to its last fsync.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -360,6 +361,11 @@ impl Server {
     /// What this server is in the ensemble just now.
     pub fn role(&self) -> Role {
         self.consensus.role()
+    }
+
+    /// Who votes in the ensemble, if that is settled as far as this server knows.
+    pub fn voters(&self) -> Option<BTreeSet<u64>> {
+        self.consensus.members().voters()
     }
 
     /// Resolves when the server cannot go on: its storage has failed. Nothing was acknowledged that

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_state::Action;
+use quorate_state::canary::{Canary, planted};
 use tokio_util::sync::CancellationToken;
 
 use crate::client_port::Disconnect;
@@ -54,7 +55,9 @@ pub(crate) async fn expire_sessions(
         };
         if led != Some(term) {
             // What sessions told the leader before, this server does not know.
-            sessions.pardon(now_ms);
+            if !planted(Canary::NoPardonAfterElection) {
+                sessions.pardon(now_ms);
+            }
             led = Some(term);
         }
         if !consensus.has_space() {

@@ -292,13 +292,12 @@ impl Ensemble {
         self.server(id).is_some()
     }
 
-    /// Whether a server has a vote in its ensemble.
-    pub fn votes(&self, id: u64) -> bool {
-        self.server(id).is_some_and(|server| {
-            matches!(
-                server.role(),
-                Role::Leader | Role::Follower | Role::Candidate
-            )
+    /// Whether all servers are up and know that all have a vote.
+    pub fn is_whole(&self) -> bool {
+        let ids = self.ids();
+        ids.iter().all(|id| {
+            let voters = self.server(*id).and_then(|server| server.voters());
+            voters.is_some_and(|voters| voters.iter().eq(&ids))
         })
     }
 

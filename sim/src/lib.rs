@@ -9,6 +9,7 @@ pub mod ensemble;
 pub mod nemesis;
 pub mod network;
 pub mod plan;
+pub mod recipes;
 pub mod run;
 pub mod trace;
 pub mod witness;

@@ -1,31 +1,42 @@
 //! The simulation's command line.
 
-use clap::Parser;
+mod canaries;
+mod replay;
+mod seeds;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-/// Runs ensembles in simulation.
+/// Runs whole ensembles in deterministic simulation.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// The first seed.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// How many seeds, from there on.
-    #[arg(long, default_value_t = 1)]
-    count: u64,
-    /// Print every delivery.
-    #[arg(long)]
-    trace: bool,
+    #[command(subcommand)]
+    command: Command,
 }
 
-fn main() {
-    let arguments = Arguments::parse();
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs many seeds and prints one line; fails if a promise was broken or nothing was proved.
+    Run(seeds::Arguments),
+    /// Runs one seed again and prints the hash of its trace.
+    Replay(replay::Arguments),
+    /// Plants one mistake after the other; fails if one of them goes unnoticed.
+    Canaries(canaries::Arguments),
+}
+
+fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("off"));
     tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::from_default_env())
+        .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .without_time()
+        .with_ansi(false)
         .init();
-    for seed in arguments.seed..arguments.seed + arguments.count {
-        let verdict = quorate_sim::run::run(seed, arguments.trace);
-        eprintln!("{verdict:?}");
+    match Arguments::parse().command {
+        Command::Run(arguments) => seeds::run(&arguments),
+        Command::Replay(arguments) => replay::run(&arguments),
+        Command::Canaries(arguments) => canaries::run(&arguments),
     }
 }

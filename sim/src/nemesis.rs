@@ -39,6 +39,8 @@ pub struct Nemesis {
     damaged: BTreeMap<u64, Option<i64>>,
     /// Servers that may refuse to start, as their disks were tampered with.
     flipped: BTreeSet<u64>,
+    /// Faults that are over when their server has been started again.
+    until_restart: Vec<(u64, usize)>,
     violations: Vec<String>,
 }
 
@@ -75,6 +77,7 @@ impl Nemesis {
             faults: Vec::new(),
             damaged: BTreeMap::new(),
             flipped: BTreeSet::new(),
+            until_restart: Vec::new(),
             violations: Vec::new(),
         }
     }
@@ -270,6 +273,13 @@ impl Nemesis {
             }
             Undo::Restart(id) => {
                 ensemble.start(id);
+                let now = self.now();
+                for (_, fault) in self
+                    .until_restart
+                    .extract_if(.., |(server, _)| *server == id)
+                {
+                    self.faults[fault].to = Some(now);
+                }
                 return;
             }
         };
@@ -285,7 +295,7 @@ impl Nemesis {
         for (id, why) in ensemble.bury() {
             match why {
                 Ok(()) => {
-                    self.flipped.remove(&id);
+                    self.undo.push((now + SUPERVISOR, Undo::Restart(id)));
                 }
                 Err(why) if self.flipped.contains(&id) && is_refusal(&why) => {
                     // Found out: the operator takes it from here.
@@ -306,7 +316,7 @@ impl Nemesis {
         }
         let applied = ensemble.applied();
         let caught_up = |id: &u64, goal: i64| {
-            applied.get(id).is_some_and(|zxid| zxid.0 > goal) && ensemble.votes(*id)
+            applied.get(id).is_some_and(|zxid| zxid.0 > goal) && ensemble.is_whole()
         };
         self.damaged
             .retain(|id, goal| goal.is_none_or(|goal| !caught_up(id, goal)));
@@ -389,8 +399,8 @@ impl Nemesis {
             FaultClass::Restart => {
                 let fault = self.begin(class, vec![victim]);
                 ensemble.stop(victim);
-                // Found ended and started again by those who look after it.
-                self.faults[fault].to = Some(self.now());
+                // Found ended, and started again, by those who look after it.
+                self.until_restart.push((victim, fault));
             }
             FaultClass::Partition => self.part(ensemble, victim, until),
             FaultClass::Reset => {
@@ -411,14 +421,15 @@ impl Nemesis {
             FaultClass::Slow => {
                 let by = Duration::from_millis(self.random.random_range(20..800));
                 let ways = self.ways_of(ensemble, victim);
-                let fault = self.begin(class, vec![victim]);
+                // A leader that is slow is so for all.
+                let fault = self.begin(class, Vec::new());
                 for (from, to) in &ways {
                     ensemble.network.slow_down(*from, *to, Some(by));
                 }
                 self.undo.push((until, Undo::SpeedUp(ways, fault)));
             }
             FaultClass::Loss => {
-                let fault = self.begin(class, ensemble.ids());
+                let fault = self.begin(class, Vec::new());
                 let loss = self.random.random_range(0.01..0.4);
                 ensemble.network.set_loss(loss);
                 self.undo.push((until, Undo::StopLosing(fault)));
@@ -444,7 +455,7 @@ impl Nemesis {
                 if let Some(disk) = ensemble.disk(victim) {
                     disk.memory().fail_sync(self.random.random_range(1..4));
                 }
-                self.faults[fault].to = Some(self.now());
+                self.until_restart.push((victim, fault));
             }
             FaultClass::WriteFails => {
                 let fault = self.begin(class, vec![victim]);
@@ -452,7 +463,7 @@ impl Nemesis {
                     let nth = self.random.random_range(1..4);
                     disk.memory().fail_write(nth, std::io::ErrorKind::Other);
                 }
-                self.faults[fault].to = Some(self.now());
+                self.until_restart.push((victim, fault));
             }
             FaultClass::BitFlip => {
                 if self.may_destroy() {
@@ -624,7 +635,13 @@ impl Nemesis {
 
 /// Whether a server ended because it does not trust its disk, rather than because a disk failed.
 fn is_refusal(why: &str) -> bool {
-    !(why.contains("injected") || why.contains("the power went out") || why.contains("other error"))
+    let a_disk_failed = [
+        "injected",
+        "the power went out",
+        "other error",
+        "no storage space",
+    ];
+    !a_disk_failed.iter().any(|text| why.contains(text))
 }
 
 /// Time between two faults.

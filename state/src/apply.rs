@@ -10,11 +10,12 @@ use std::borrow::Cow;
 use quorate_protocol::{Id, Password, Response, SessionId, Zxid, request};
 
 use crate::applied::{Applied, Change, Reply, SessionEvent, SessionGrant};
+use crate::canary::{Canary, planted};
 use crate::command::{Action, Command, Origin, Rules, Write};
 use crate::error::OpError;
 use crate::sessions::{Inadmissible, Session};
 use crate::state::State;
-use crate::tree::{Author, Plan, check_flags};
+use crate::tree::{Author, Decisions, Plan, check_flags};
 
 impl State {
     /// Applies one command. It never fails: a refusal is a reply.
@@ -89,7 +90,13 @@ impl State {
         timeout_ms: i32,
     ) -> Applied {
         let known = self.sessions.get(id).copied();
+        if known.is_none() && planted(Canary::SilentNewSession) {
+            return self.open_session(zxid, origin, timeout_ms, Password::new([0; 16]));
+        }
         let Some(before) = known.filter(|session| session.password().matches(password)) else {
+            if known.is_some() && planted(Canary::WrongPasswordClosesSession) {
+                return self.end_session(zxid, id, false, Reply::Session(None));
+            }
             return told(Reply::Session(None));
         };
         if before.connection() == origin.connection {
@@ -135,7 +142,9 @@ impl State {
     /// A session that was attached again after the leader lost patience lives on.
     fn expire_session(&mut self, zxid: Zxid, id: SessionId, attached_at: Zxid) -> Applied {
         match self.sessions.get(id) {
-            Some(session) if session.attached_at == attached_at => {
+            Some(session)
+                if session.attached_at == attached_at || planted(Canary::ExpiryByOldLeader) =>
+            {
                 self.end_session(zxid, id, true, Reply::Nobody)
             }
             _ => told(Reply::Nobody),
@@ -184,14 +193,21 @@ impl State {
             Err(Inadmissible::Refused(error @ OpError::SessionMoved)) => {
                 return told(Reply::Write(Err(error)));
             }
+            Err(Inadmissible::Refused(OpError::SessionExpired))
+                if planted(Canary::EphemeralAfterClose) =>
+            {
+                Ok(())
+            }
             Err(Inadmissible::Refused(error)) => Err(error),
         };
+        let decisions = Decisions::default();
         let author = Author {
             zxid,
             time_ms,
             session,
             identities,
             rules,
+            decisions: &decisions,
         };
         let mut changes = Vec::new();
         let result = self.judge(&author, admitted, write, &mut changes);

@@ -41,6 +41,9 @@ pub enum OpError {
     /// A multi with create flags that nobody knows: ZooKeeper fails to decode it.
     #[error("the request does not decode")]
     Malformed,
+    /// Of a multiRead, which may ask for the same large data again and again.
+    #[error("the answer would be too large: ask for less at once")]
+    AnswerTooLarge,
 }
 
 impl OpError {
@@ -62,6 +65,7 @@ impl OpError {
             Self::QuotaExceeded => ErrorCode::QuotaExceeded,
             Self::NotAttempted => ErrorCode::RuntimeInconsistency,
             Self::Malformed => ErrorCode::MarshallingError,
+            Self::AnswerTooLarge => ErrorCode::SystemError,
         }
     }
 }

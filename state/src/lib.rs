@@ -8,6 +8,8 @@
 
 mod applied;
 mod apply;
+mod audit;
+pub mod canary;
 mod command;
 mod configure;
 mod digest;
@@ -22,13 +24,14 @@ mod tree;
 mod watches;
 
 pub use applied::{Applied, Change, ChangeKind, Reply, SessionEvent, SessionGrant};
+pub use audit::Flaw;
 pub use command::{Action, Command, CommandError, Connection, Origin, Rules, SentPassword, Write};
 pub use configure::Configuration;
 pub use error::OpError;
 pub use expiry::ExpiryQueue;
 pub use read::{Query, Reader};
 pub use sessions::Session;
-pub use snapshot::{SnapshotError, StateView};
+pub use snapshot::{SnapshotError, StateView, last_zxid_of_snapshot};
 pub use state::State;
 pub use tree::acl::permits;
 pub use watches::{Event, WatchKind, WatchSummary, WatchTable, WatcherType, rearm};

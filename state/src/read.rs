@@ -14,6 +14,10 @@ use crate::tree::acl::masked;
 use crate::tree::nodes::NodeId;
 use crate::tree::znode::Znode;
 
+/// How large the answer to a multiRead may become, about: a frame of 1 MB can name 60,000 reads of 1 MB
+/// each. As much as may wait for a client by default; Java's clients refuse answers above 1 MB anyway.
+const MULTI_READ_BYTES_MAX: usize = 16 << 20;
+
 /// A read as the client asked for it. The paths are as it sent them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Query {
@@ -56,8 +60,8 @@ impl State {
     ///
     /// # Errors
     ///
-    /// [`OpError::NoNode`], [`OpError::NoAuth`], and [`OpError::BadArguments`] for an exists whose
-    /// path holds a NUL.
+    /// [`OpError::NoNode`], [`OpError::NoAuth`], [`OpError::BadArguments`] for an exists whose path
+    /// holds a NUL, and [`OpError::AnswerTooLarge`] for a multiRead.
     pub fn read(&self, query: &Query, reader: &Reader<'_>) -> Result<Response<'_>, OpError> {
         let nodes = self.tree.nodes();
         match query {
@@ -104,10 +108,22 @@ impl State {
                         .collect(),
                 ))
             }
-            Query::MultiRead(ops) => Ok(Response::Multi(
-                ops.iter().map(|op| self.read_one(op, reader)).collect(),
-            )),
+            Query::MultiRead(ops) => self.read_all(ops, reader),
         }
+    }
+
+    fn read_all(&self, ops: &[ReadOp], reader: &Reader<'_>) -> Result<Response<'_>, OpError> {
+        let mut results = Vec::new();
+        let mut bytes = 0;
+        for op in ops {
+            let result = self.read_one(op, reader);
+            bytes += bytes_of(&result);
+            if bytes > MULTI_READ_BYTES_MAX {
+                return Err(OpError::AnswerTooLarge);
+            }
+            results.push(result);
+        }
+        Ok(Response::Multi(results))
     }
 
     /// Each operation of a multiRead succeeds or fails for itself.
@@ -173,4 +189,19 @@ impl State {
         children.extend(nodes.children(id).map(|id| Cow::Borrowed(nodes.name(id))));
         children
     }
+}
+
+/// About how many bytes a result takes, in memory or in the answer.
+fn bytes_of(result: &MultiResult<'_>) -> usize {
+    /// A header and a stat; what a name costs until it is sent.
+    const FIXED: usize = 80;
+    const NAME: usize = 24;
+    FIXED
+        + match result {
+            MultiResult::GetData { data, .. } => data.as_ref().map_or(0, |data| data.len()),
+            MultiResult::GetChildren { children } => {
+                children.iter().map(|name| NAME + name.len()).sum()
+            }
+            _ => 0,
+        }
 }

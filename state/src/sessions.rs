@@ -8,6 +8,7 @@
 use hashbrown::HashTable;
 use quorate_protocol::{Password, SessionId, Zxid};
 
+use crate::canary::{Canary, planted};
 use crate::command::{Connection, Origin};
 use crate::digest::{Fact, Fingerprint};
 use crate::error::OpError;
@@ -88,7 +89,7 @@ impl Session {
         SessionId::new(id.cast_signed())
     }
 
-    fn fingerprint(&self) -> u64 {
+    pub(crate) fn fingerprint(&self) -> u64 {
         Fingerprint::of(Fact::Session, self.id.get().cast_unsigned())
             .bytes(self.password.as_bytes())
             .number(self.timeout_ms.into())
@@ -174,9 +175,12 @@ impl Sessions {
             return Err(Inadmissible::Refused(OpError::SessionExpired));
         };
         if session.connection != origin.connection {
+            if planted(Canary::MovedSessionMayWrite) {
+                return Ok(());
+            }
             return Err(Inadmissible::Refused(OpError::SessionMoved));
         }
-        if session.next_sequence != origin.sequence {
+        if session.next_sequence != origin.sequence && !planted(Canary::RetriedWriteDoneTwice) {
             return Err(Inadmissible::OutOfOrder);
         }
         let before = session.fingerprint();

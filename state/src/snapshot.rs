@@ -17,6 +17,7 @@ use quorate_protocol::{Acl, Password, SessionId, Zxid};
 use rmp_serde::decode::ReadReader;
 use serde::{Deserialize, Serialize};
 
+use crate::canary::{Canary, planted};
 use crate::command::{Connection, Origin};
 use crate::digest;
 use crate::pages::Pages;
@@ -281,6 +282,21 @@ impl State {
     }
 }
 
+/// The last command that is in a snapshot, without a look at the rest of it.
+///
+/// # Errors
+///
+/// [`SnapshotError`]: the bytes do not begin like a snapshot of this version.
+pub fn last_zxid_of_snapshot(reader: &mut impl Read) -> Result<Zxid, SnapshotError> {
+    let mut version = [0];
+    reader.read_exact(&mut version)?;
+    if version != [VERSION] {
+        return Err(SnapshotError::Version(version[0]));
+    }
+    let mut records = rmp_serde::Deserializer::new(reader);
+    Ok(Header::deserialize(&mut records)?.last_zxid)
+}
+
 /// Builds a tree from znodes in the order of a snapshot.
 #[derive(Default)]
 struct Loader {
@@ -360,6 +376,10 @@ impl Loader {
         record: &ZnodeRecord<'_>,
     ) {
         if let Some((created, pzxid)) = record.more.as_ref().and_then(|more| more.family) {
+            let created = match planted(Canary::ChildVersionNotInSnapshot) {
+                true => 0,
+                false => created,
+            };
             tree.found_family(id, place, created, pzxid);
         }
         self.ancestors.push((id, place, len));

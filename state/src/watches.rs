@@ -18,11 +18,12 @@ mod watchers;
 use std::hash::{BuildHasher, DefaultHasher, Hasher};
 use std::sync::Arc;
 
-use hashbrown::{HashMap, HashSet, HashTable};
+use hashbrown::{HashMap, HashTable};
 use quorate_protocol::request::SetWatches2;
-use quorate_protocol::{Acl, EventType, Stat};
+use quorate_protocol::{Acl, EventType, Stat, Zxid};
 
 use crate::applied::{Change, ChangeKind};
+use crate::canary::{Canary, planted};
 
 use watchers::{Kinds, Watchers};
 
@@ -126,10 +127,12 @@ struct WatchedPath {
 /// A connection that waits for something.
 #[derive(Clone, Debug)]
 struct WatchingConnection {
-    /// Shares its strings with [`WatchTable::paths`].
-    paths: HashSet<Arc<str>, Seed>,
+    /// Shares its strings with [`WatchTable::paths`], and is hashed as that is.
+    paths: HashTable<Arc<str>>,
     /// On how many of them it waits for more than children.
     data_paths: usize,
+    /// How long they are together.
+    path_bytes: usize,
 }
 
 /// How many connections of one path are in ZooKeeper's data table, and how many watch recursively.
@@ -191,8 +194,9 @@ impl WatchTable {
         let watching = connections
             .entry(connection)
             .or_insert_with(|| WatchingConnection {
-                paths: HashSet::with_hasher(*seed),
+                paths: HashTable::new(),
                 data_paths: 0,
+                path_bytes: 0,
             });
         let old = watched.watchers.kinds(connection);
         let new = old.with(Kinds::of(kind));
@@ -201,7 +205,11 @@ impl WatchTable {
         }
         watched.watchers.set(connection, new);
         if old.is_empty() {
-            watching.paths.insert(Arc::clone(&watched.path));
+            let path = Arc::clone(&watched.path);
+            watching
+                .paths
+                .insert_unique(hash, path, |path| PathHasher::hash(*seed, path));
+            watching.path_bytes += watched.path.len();
         }
         tally.change(&mut watched.tally, watching, old, new);
     }
@@ -306,10 +314,13 @@ impl WatchTable {
                 return true;
             }
             recipients.push(connection);
-            let left = kinds.without(wanted.that_fire_once());
+            let left = match planted(Canary::WatchFiredTwice) {
+                true => *kinds,
+                false => kinds.without(wanted.that_fire_once()),
+            };
             if left != *kinds {
                 let old = std::mem::replace(kinds, left);
-                forget(connections, connection, path, |watching| {
+                forget(connections, connection, (hash, path), |watching| {
                     tally.change(&mut watched.tally, watching, old, left);
                     left.is_empty()
                 });
@@ -339,7 +350,10 @@ impl WatchTable {
         let Some((old, left)) = removed else {
             return false;
         };
-        forget(&mut self.connections, connection, path, |_| left.is_empty());
+        let hash = PathHasher::hash(self.seed, path);
+        forget(&mut self.connections, connection, (hash, path), |_| {
+            left.is_empty()
+        });
         self.give_back_memory();
         old != left
     }
@@ -373,15 +387,32 @@ impl WatchTable {
 
     /// Forgets all watches of a connection that has ended.
     pub fn remove_connection(&mut self, connection: u64) {
+        self.remove_some_of(connection, usize::MAX);
+    }
+
+    /// Forgets watches of a connection that has ended, on at most so many paths. Returns whether none
+    /// are left.
+    pub fn remove_some_of(&mut self, connection: u64, max: usize) -> bool {
         let Some(watching) = self.connections.get_mut(&connection) else {
-            return;
+            return true;
         };
-        let paths: Vec<Arc<str>> = watching.paths.drain().collect();
+        let is_last = watching.paths.len() <= max;
+        let paths: Vec<Arc<str>> = match is_last {
+            true => watching.paths.drain().collect(),
+            false => watching.paths.iter().take(max).cloned().collect(),
+        };
         for path in paths {
             self.remove_kinds(connection, &path, Kinds::ALL);
+            let hash = PathHasher::hash(self.seed, &path);
+            forget(&mut self.connections, connection, (hash, &path), |_| {
+                !is_last
+            });
         }
-        self.connections.remove(&connection);
+        if is_last {
+            self.connections.remove(&connection);
+        }
         self.give_back_memory();
+        is_last
     }
 
     /// All watches, as the metric `watch_count` counts them: a connection counts once per path and
@@ -395,6 +426,14 @@ impl WatchTable {
         self.connections
             .get(&connection)
             .map_or(0, |watching| watching.paths.len())
+    }
+
+    /// How many bytes the paths are long on which the connection has watches: any string can be
+    /// watched, so their number alone bounds nothing.
+    pub fn path_bytes_of(&self, connection: u64) -> usize {
+        self.connections
+            .get(&connection)
+            .map_or(0, |watching| watching.path_bytes)
     }
 
     /// The data table in numbers (`wchs`). Child watches have never been part of it.
@@ -488,13 +527,16 @@ impl Tally {
 fn forget(
     connections: &mut HashMap<u64, WatchingConnection, Seed>,
     connection: u64,
-    path: &str,
+    (hash, path): (u64, &str),
     update: impl FnOnce(&mut WatchingConnection) -> bool,
 ) {
     if let Some(watching) = connections.get_mut(&connection)
         && update(watching)
     {
-        watching.paths.remove(path);
+        if let Ok(entry) = watching.paths.find_entry(hash, |known| **known == *path) {
+            entry.remove();
+            watching.path_bytes -= path.len();
+        }
         if watching.paths.is_empty() {
             connections.remove(&connection);
         }
@@ -515,8 +557,15 @@ pub fn rearm(
     mut lookup: impl FnMut(&str) -> Option<Stat>,
     mut deliver: impl FnMut(EventType, &str),
 ) {
-    let seen = request.relative_zxid;
-    for path in &request.data {
+    let seen = match planted(Canary::SetWatchesIgnoresPast) {
+        true => Zxid(i64::MAX),
+        false => request.relative_zxid,
+    };
+    let data = match planted(Canary::SetWatchesForgetsTail) {
+        true => request.data.len().min(1),
+        false => request.data.len(),
+    };
+    for path in &request.data[..data] {
         match lookup(path) {
             None => deliver(EventType::NodeDeleted, path),
             Some(stat) if stat.mzxid > seen => deliver(EventType::NodeDataChanged, path),

@@ -6,6 +6,7 @@
 //! when the thread that made it ends.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
@@ -59,6 +60,8 @@ struct Server {
     variables: Vec<(String, String)>,
     /// Beside the path of its configuration.
     flags: Vec<String>,
+    /// What its command is the argument of.
+    wrapper: Vec<String>,
 }
 
 impl Ensemble {
@@ -133,6 +136,7 @@ impl Ensemble {
             data_dir: None,
             variables: Vec::new(),
             flags: Vec::new(),
+            wrapper: Vec::new(),
         };
         self.servers.insert(id, server);
         self.make_data_dir(id)
@@ -169,6 +173,12 @@ impl Ensemble {
     /// What the next processes of `id` are told beside their configuration.
     pub fn set_flags(&mut self, id: u64, flags: &[&str]) {
         self.server_mut(id).flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+    }
+
+    /// A program and its arguments that the next processes of `id` are begun by, and that becomes the
+    /// server.
+    pub fn set_wrapper(&mut self, id: u64, wrapper: Vec<String>) {
+        self.server_mut(id).wrapper = wrapper;
     }
 
     /// Adds or replaces a line of every `zoo.cfg`; counts from a server's next start on.
@@ -222,6 +232,15 @@ impl Ensemble {
         SocketAddr::new(self.server(id).ip, CLIENT_PORT)
     }
 
+    /// Where clients connect to `id` that are to be cut off from it; see [`Network::client_address`].
+    #[must_use]
+    pub fn client_address(&self, id: u64) -> SocketAddr {
+        match &self.network {
+            Some(network) => SocketAddr::new(network.client_address(id), CLIENT_PORT),
+            None => self.address(id),
+        }
+    }
+
     #[must_use]
     pub fn addresses(&self) -> Vec<(u64, SocketAddr)> {
         self.ids()
@@ -253,7 +272,12 @@ impl Ensemble {
             true => (server.ip, "observer"),
             false => (server.ip, "participant"),
         };
-        format!("{ip}:{PEER_PORT}:{ELECTION_PORT}:{role};{ip}:{CLIENT_PORT}")
+        // In a network of its own a server has a second address for clients.
+        let clients = match &self.network {
+            Some(_) => CLIENT_PORT.to_string(),
+            None => format!("{ip}:{CLIENT_PORT}"),
+        };
+        format!("{ip}:{PEER_PORT}:{ELECTION_PORT}:{role};{clients}")
     }
 
     #[must_use]
@@ -333,13 +357,20 @@ impl Ensemble {
                 command
             }
         };
-        let mut command = match &self.network {
-            Some(network) => {
+        let mut words = self.server(id).wrapper.iter().map(OsString::from);
+        let mut command = match (&self.network, words.next()) {
+            (Some(network), first) => {
                 let mut command = network.command(id);
-                command.arg(program.get_program());
+                command.args(first);
+                command.args(words).arg(program.get_program());
                 command
             }
-            None => dying_with_its_parent(program.get_program()),
+            (None, Some(first)) => {
+                let mut command = dying_with_its_parent(first);
+                command.args(words).arg(program.get_program());
+                command
+            }
+            (None, None) => dying_with_its_parent(program.get_program()),
         };
         command
             .args(program.get_args())
@@ -472,6 +503,22 @@ impl Ensemble {
             }
         }
         text
+    }
+
+    /// How a server ended that did so by itself; from then on it does not run. `None` if it does, or if
+    /// this is known already.
+    pub fn take_exit(&mut self, id: u64) -> Option<ExitStatus> {
+        let server = self.server_mut(id);
+        let status = server.process.as_mut()?.exit_status()?;
+        server.process = None;
+        server.is_frozen = false;
+        Some(status)
+    }
+
+    /// The role that `id` says it has; `None` if it does not serve.
+    #[must_use]
+    pub fn role(&self, id: u64) -> Option<String> {
+        role(self.address(id))
     }
 
     /// SIGKILL, and gone.

@@ -5,7 +5,7 @@
 //! rule of nftables where packets come in, so it can be one-way, and neither side is told. All of it
 //! is gone when the test's process is: nothing outside the namespace is changed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io;
@@ -21,6 +21,8 @@ const INSIDE: &str = "QUORATE_TEST_IS_IN_ITS_NETWORK";
 /// Any test with faults; a second run of a test has no other limit.
 const TEST_LIMIT: Duration = Duration::from_secs(3_600);
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
+/// Where clients come from that use [`Network::client_address`].
+const CLIENTS: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 254);
 
 /// Where a test stands.
 #[derive(Debug)]
@@ -38,6 +40,61 @@ pub enum Place {
 pub struct Network {
     servers: u64,
     cuts: BTreeSet<(u64, u64)>,
+    weather: Weather,
+}
+
+/// All that is wrong with the links at one time; pairs are (from, to), and one direction only.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Weather {
+    /// No packet gets there.
+    pub cut: BTreeSet<(u64, u64)>,
+    /// Every packet is answered with a reset.
+    pub reset: BTreeSet<(u64, u64)>,
+    /// So many of a hundred packets get lost.
+    pub lossy: BTreeMap<(u64, u64), u8>,
+    /// No packet of a client's gets to these.
+    pub without_clients: BTreeSet<u64>,
+    /// So many of a hundred packets of clients get lost on the way to these.
+    pub lossy_clients: BTreeMap<u64, u8>,
+}
+
+impl Weather {
+    /// The rules of `server`, at which packets come in.
+    fn rules(&self, server: u64) -> String {
+        let mut rules = String::new();
+        let mut add = |rule: String| {
+            let _ = writeln!(rules, "add rule inet cuts weather {rule}");
+        };
+        for from in to(&self.cut, server) {
+            add(format!("ip saddr {} drop", address(from)));
+        }
+        for from in to(&self.reset, server) {
+            let from = address(from);
+            add(format!(
+                "ip saddr {from} meta l4proto tcp reject with tcp reset"
+            ));
+        }
+        for ((from, _), percent) in self.lossy.iter().filter(|((_, to), _)| *to == server) {
+            let from = address(*from);
+            add(format!(
+                "ip saddr {from} numgen random mod 100 < {percent} drop"
+            ));
+        }
+        if self.without_clients.contains(&server) {
+            add(format!("ip saddr {CLIENTS} drop"));
+        }
+        if let Some(percent) = self.lossy_clients.get(&server) {
+            add(format!(
+                "ip saddr {CLIENTS} numgen random mod 100 < {percent} drop"
+            ));
+        }
+        rules
+    }
+}
+
+fn to(pairs: &BTreeSet<(u64, u64)>, server: u64) -> impl Iterator<Item = u64> {
+    let there = pairs.iter().filter(move |(_, to)| *to == server);
+    there.map(|(from, _)| *from)
 }
 
 /// Runs `test` (its whole name, as the test runner has it) in a network with so many servers.
@@ -71,7 +128,8 @@ pub fn enter(test: &str, servers: u64) -> io::Result<Place> {
 }
 
 /// A command that runs its arguments as if on a machine of their own, and ends with this process.
-fn in_own_namespaces() -> Command {
+#[must_use]
+pub fn in_own_namespaces() -> Command {
     let mut command = dying_with_its_parent("unshare");
     command.args(["--net", "--mount", "--pid", "--mount-proc"]);
     command.args(["--fork", "--kill-child", "--propagation", "private", "--"]);
@@ -87,7 +145,10 @@ pub(crate) fn dying_with_its_parent(program: impl Into<OsString>) -> Command {
 }
 
 /// Whether namespaces, bridges and filters can be had.
-fn possible() -> Result<(), String> {
+///
+/// # Errors
+/// They cannot, because of this.
+pub fn possible() -> Result<(), String> {
     let mut command = in_own_namespaces();
     command.args(["sh", "-ec", &script(1)]);
     match run(command, "", COMMAND_LIMIT) {
@@ -109,6 +170,7 @@ fn script(servers: u64) -> String {
          ip link set bridge up\n\
          ip address add 10.77.0.254/24 dev bridge\n"
         .to_owned();
+    let _ = writeln!(script, "ip address add {CLIENTS}/24 dev bridge");
     for server in 1..=servers {
         let _ = write!(
             script,
@@ -118,6 +180,7 @@ fn script(servers: u64) -> String {
              nsenter --net=/run/netns/s{server} sh -ec '\n\
                ip link set lo up\n\
                ip address add {}/24 dev eth0\n\
+               ip address add {}/24 dev eth0\n\
                ip link set eth0 up\n\
                nft add table inet cuts\n\
                nft add set inet cuts from \"{{ type ipv4_addr; }}\"\n\
@@ -125,8 +188,11 @@ fn script(servers: u64) -> String {
                nft add set inet cuts resetting \"{{ type ipv4_addr; }}\"\n\
                nft add rule inet cuts input ip saddr @from drop\n\
                nft add rule inet cuts input ip saddr @resetting meta l4proto tcp \
-                 reject with tcp reset'\n",
-            address(server)
+                 reject with tcp reset\n\
+               nft add chain inet cuts weather\n\
+               nft add rule inet cuts input jump weather'\n",
+            address(server),
+            client_address(server)
         );
     }
     script
@@ -137,12 +203,22 @@ fn address(server: u64) -> IpAddr {
     Ipv4Addr::new(10, 77, 0, last).into()
 }
 
+fn client_address(server: u64) -> IpAddr {
+    let last = u8::try_from(server).unwrap_or(u8::MAX);
+    Ipv4Addr::new(10, 77, 1, last).into()
+}
+
 impl Network {
-    fn new(servers: u64) -> io::Result<Self> {
+    /// For a process that [`in_own_namespaces`] has begun.
+    ///
+    /// # Errors
+    /// It cannot be had.
+    pub fn new(servers: u64) -> io::Result<Self> {
         shell(&script(servers))?;
         Ok(Self {
             servers,
             cuts: BTreeSet::new(),
+            weather: Weather::default(),
         })
     }
 
@@ -155,6 +231,49 @@ impl Network {
     #[must_use]
     pub fn address(&self, server: u64) -> IpAddr {
         address(server)
+    }
+
+    /// Where `server` listens for clients that can be cut off from it: whoever uses the other address
+    /// reaches it whatever the weather.
+    #[must_use]
+    pub fn client_address(&self, server: u64) -> IpAddr {
+        client_address(server)
+    }
+
+    /// From now on the links are like this, at each server from one packet to the next.
+    ///
+    /// # Errors
+    /// nft fails.
+    pub fn set_weather(&mut self, weather: &Weather) -> io::Result<()> {
+        for server in 1..=self.servers {
+            let rules = weather.rules(server);
+            if rules != self.weather.rules(server) {
+                shell(&format!(
+                    "nsenter --net=/run/netns/s{server} nft -f - <<'rules'\n\
+                     flush chain inet cuts weather\n{rules}rules\n"
+                ))?;
+            }
+        }
+        weather.clone_into(&mut self.weather);
+        Ok(())
+    }
+
+    /// As it was set last.
+    #[must_use]
+    pub fn weather(&self) -> &Weather {
+        &self.weather
+    }
+
+    /// Destroys the connections that `server` has with `other`, on its side; the other one learns of it
+    /// when it next sends something.
+    ///
+    /// # Errors
+    /// ss fails.
+    pub fn destroy_connections(&self, server: u64, other: u64) -> io::Result<()> {
+        let there = address(other);
+        shell(&format!(
+            "nsenter --net=/run/netns/s{server} ss -K dst {there} >/dev/null"
+        ))
     }
 
     /// A command that runs its arguments where `server` is.

@@ -14,6 +14,7 @@ pub mod ensemble;
 pub mod faults;
 pub mod history;
 pub mod java;
+pub mod loop_disk;
 pub mod process;
 pub mod proxy;
 pub mod server;

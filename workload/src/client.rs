@@ -193,7 +193,21 @@ impl Client {
             }
             Whim::Resume => {
                 *server = here;
-                self.raw.leave();
+                match self.dice.below(4) {
+                    0 | 1 => self.raw.leave(),
+                    2 => {
+                        self.raw.leave();
+                        self.oversleep().await;
+                    }
+                    _ => {
+                        // Writes that meet the end of their session.
+                        let requests = self.next_requests();
+                        self.oversleep().await;
+                        for request in requests.into_iter().flatten() {
+                            self.raw.send(request);
+                        }
+                    }
+                }
             }
             Whim::Duplicate => {
                 let mut late = Vec::new();
@@ -245,6 +259,19 @@ impl Client {
         self.raw.listen(Instant::now() + GLANCE).await;
         if self.raw.is_connected() && self.raw.session() == session {
             self.recorder.mark("session outlived a stand-still");
+        }
+    }
+
+    /// Is silent until about when its session expires: a little less, or a little longer.
+    async fn oversleep(&mut self) {
+        self.recorder.mark("overslept");
+        let timeout = self.habits.manners.session_timeout;
+        let until = Instant::now() + timeout * 9 / 10 + self.dice.millis(0, 3_000);
+        let stage = self.stage.clone();
+        tokio::select! {
+            biased;
+            () = stage.reached(Phase::Calm) => {}
+            () = sleep_until(until) => {}
         }
     }
 

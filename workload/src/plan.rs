@@ -27,7 +27,7 @@ pub enum Whim {
     Move,
     /// To another server and back at once.
     ThereAndBack,
-    /// Away and back.
+    /// Away and back, at once or when the session is about to expire.
     Resume,
     Duplicate,
     Lie,

@@ -30,8 +30,10 @@ struct Seen {
     is_reaped: bool,
     /// The first time that somebody asked for a child.
     children_from: Option<Moment>,
-    /// It numbers its children, or they were listed.
+    /// It numbers its children, or they were listed, or were in the way of a delete.
     is_counted: bool,
+    /// It may have children with numbers that nobody was told.
+    has_unknown_numbers: bool,
 }
 
 pub(super) struct Groups<'h> {
@@ -39,6 +41,9 @@ pub(super) struct Groups<'h> {
     /// By id; the root of each group stands for it.
     group: Vec<usize>,
     settled: Vec<bool>,
+    counted: Vec<bool>,
+    /// The paths of each group, but for the root.
+    members: BTreeMap<usize, Vec<&'h str>>,
     ephemeral: BTreeSet<usize>,
     reaped: BTreeSet<usize>,
 }
@@ -74,7 +79,9 @@ impl<'h> Groups<'h> {
                 continue;
             };
             let is_tied = !settled[parent] || builder.seen[parent].is_counted;
-            if builder.seen[id].may_be_created && is_tied {
+            let may_be_created =
+                builder.seen[id].may_be_created || builder.seen[parent].has_unknown_numbers;
+            if may_be_created && is_tied {
                 union.tie(id, parent);
             }
         }
@@ -85,9 +92,15 @@ impl<'h> Groups<'h> {
                 .map(|(id, _)| group[id])
                 .collect()
         };
+        let mut members: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
+        for (path, id) in builder.ids.iter().filter(|(path, _)| **path != "/") {
+            members.entry(group[*id]).or_default().push(path);
+        }
         Self {
+            members,
             ephemeral: groups_where(|seen| seen.is_temporary),
             reaped: groups_where(|seen| seen.is_reaped),
+            counted: builder.seen.iter().map(|seen| seen.is_counted).collect(),
             ids: builder.ids,
             group,
             settled,
@@ -115,6 +128,14 @@ impl<'h> Groups<'h> {
         self.ids.get(path).is_some_and(|id| self.settled[*id])
     }
 
+    /// The groups that depend on whether there is a znode at `path`.
+    pub(super) fn that_see(&self, path: &str) -> impl Iterator<Item = usize> {
+        let parent = parent_of(path).and_then(|parent| self.ids.get(parent));
+        let parent = parent.filter(|id| self.counted[**id] || !self.settled[**id]);
+        let here = self.ids.get(path);
+        here.into_iter().chain(parent).map(|id| self.group[*id])
+    }
+
     pub(super) fn has_ephemerals(&self, group: usize) -> bool {
         self.ephemeral.contains(&group)
     }
@@ -125,10 +146,8 @@ impl<'h> Groups<'h> {
     }
 
     pub(super) fn paths(&self, group: usize) -> impl Iterator<Item = &'h str> {
-        self.ids
-            .iter()
-            .filter(move |(path, id)| self.group[**id] == group && **path != "/")
-            .map(|(path, _)| *path)
+        let members = self.members.get(&group);
+        members.into_iter().flatten().copied()
     }
 
     /// For people.
@@ -225,7 +244,8 @@ impl<'h> Builder<'h> {
         is_refused: bool,
     ) {
         let target = self.id(target_of(part));
-        if let Request::GetChildren { .. } = part {
+        // A delete, refused or not, depends on whether there are children.
+        if let Request::GetChildren { .. } | Request::Delete { .. } = part {
             self.seen[target].is_counted = true;
         }
         let mut child = Some(target);
@@ -235,7 +255,10 @@ impl<'h> Builder<'h> {
                 self.use_child_of(target, it.call);
                 child = match reply {
                     Some(Reply::Path(path) | Reply::Created { path, .. }) => Some(self.id(path)),
-                    _ => None,
+                    _ => {
+                        self.seen[target].has_unknown_numbers |= !is_refused;
+                        None
+                    }
                 };
                 let seen = &mut self.seen[target];
                 // Of those without an answer nobody knows the path; their parent stands for them.
@@ -261,7 +284,8 @@ impl<'h> Builder<'h> {
                 }
             }
         }
-        if let (Request::Delete { .. }, false) = (part, is_refused) {
+        // Refused ones as well: whether there were children mattered to them.
+        if let Request::Delete { .. } = part {
             self.seen[target].may_be_deleted = true;
         }
         // Whoever asks for a path may meet its parent in any state.

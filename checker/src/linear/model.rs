@@ -24,8 +24,8 @@ pub(super) enum Step<'h> {
         request: &'h Request,
         expected: Expected<'h>,
     },
-    /// A session ends.
-    End(i64),
+    /// A session ends. If that need not be, it does so only where it owns something.
+    End { session: i64, must: bool },
     /// What a znode is in the end; `None`: there is none.
     Final {
         path: Path,
@@ -275,11 +275,15 @@ impl<'h> Model for Trees<'_, 'h> {
                 request,
                 expected,
             } => return self.write(state, *session, request, *expected),
-            Step::End(session) => {
+            Step::End { session, must } => {
                 let mut after = state.clone();
                 let owned = state.iter().filter(|(_, node)| node.owner == *session);
-                owned.for_each(|(path, _)| remove(&mut after, path));
-                // Even if it owned nothing: what it creates it created before.
+                let mut owned = owned.map(|(path, _)| path).peekable();
+                if owned.peek().is_none() && !must {
+                    return Next::Impossible;
+                }
+                owned.for_each(|path| remove(&mut after, path));
+                // A change even if it owned nothing: what it has yet to create cannot come later.
                 return Next::Changed(after);
             }
             Step::Read { request, expected } => self.read(state, request, *expected),

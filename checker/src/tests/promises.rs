@@ -676,6 +676,87 @@ fn a_log_that_cannot_be_read_is_no_pass() {
 }
 
 #[test]
+fn a_log_that_begins_too_late_is_no_pass() {
+    let mut history = good();
+    history.log.as_mut().unwrap().entries.remove(0);
+    assert!(!check(&history).undecided.is_empty());
+}
+
+#[test]
+fn what_was_not_recorded_is_no_fault_of_the_recorded() {
+    let mut world = World::new();
+    let one = world.open(1, 1);
+    let two = world.open(2, 2);
+    world.ask(one, create("/a"));
+    world.ask(two, create("/theirs"));
+    world.ask(two, set("/a", "theirs"));
+    world.ask(one, create_kind("/mine", CreateKind::Ephemeral));
+    world.ask(one, sync());
+    world.ask(one, get("/a"));
+    let children = Request::GetChildren {
+        path: "/".into(),
+        watch: false,
+    };
+    world.ask(one, children);
+    let mut history = world.finish();
+    assert_clean(&history);
+    history.operations.retain(|it| it.client == 1);
+    history.sessions.retain(|it| it.client == 1);
+    assert_clean(&history);
+}
+
+#[test]
+fn a_number_that_nobody_was_told_makes_a_znode_all_the_same() {
+    let mut world = World::new();
+    let one = world.open(1, 1);
+    let two = world.open(2, 2);
+    world.ask(one, create("/q"));
+    let numbered = create_kind("/q/n-", CreateKind::PersistentSequential);
+    world.ask_in_vain(one, numbered, true);
+    world.ask(two, sync());
+    world.ask(two, get("/q/n-0000000000"));
+    let mut history = world.finish();
+    assert_clean(&history);
+    history.log = None;
+    assert_clean(&history);
+}
+
+#[test]
+fn a_delete_refused_for_its_children_is_no_fault_although_nothing_else_ties_them() {
+    let mut world = World::new();
+    let one = world.open(1, 1);
+    world.ask(one, create("/a"));
+    world.ask(one, create("/a/x"));
+    let delete = Request::Delete {
+        path: "/a".into(),
+        version: -1,
+    };
+    world.ask(one, delete);
+    let history = world.finish();
+    assert_clean(&history);
+    let mut lost = history;
+    lost.log = None;
+    lost.operations.remove(1);
+    assert_broken(&lost, Promise::WritesAreLinearizable);
+}
+
+#[test]
+fn a_refusal_that_never_got_to_the_log_is_no_fault() {
+    let mut world = World::new();
+    let one = world.open(1, 1);
+    world.ask(one, create("/a"));
+    let at = world.ask(one, set("/a", "1"));
+    world.ask(one, Request::Ping);
+    let mut history = world.finish();
+    // A server that is read-only by now: the zxid is that of the last write, which was just like it.
+    let done = history.operations[at].clone();
+    let zxid = done.outcome.zxid().unwrap();
+    history.operations[at + 1].request = done.request;
+    history.operations[at + 1].outcome = Outcome::Refused { zxid, code: -119 };
+    assert_clean(&history);
+}
+
+#[test]
 fn violations_are_counted_and_only_a_few_are_told() {
     let mut history = good();
     for digest in &mut history.digests {

@@ -357,7 +357,7 @@ async fn serve(config: Config, stop_with_stdin: bool) -> Result<Exit, Failure> {
             return Ok(Exit::Graceful);
         }
     };
-    let mut server = started.map_err(refuse_to_start)?;
+    let server = started.map_err(refuse_to_start)?;
     tokio::select! {
         () = server.ready() => {
             tracing::info!(address = %server.client_address(), "serving clients");

@@ -234,7 +234,7 @@ impl Create {
     /// is gone, and another kind may be there.
     pub fn protected(mut self) -> Self {
         self.protection.get_or_insert_with(|| Protection {
-            mark: new_mark().into(),
+            mark: new_mark(&self.client).into(),
             delete_if_dropped: false,
         });
         self
@@ -311,7 +311,7 @@ impl Create {
         first: Sent<Created>,
     ) -> Result<Created, Error> {
         let mut result = first.await;
-        let mut backoff = Backoff::new(PAUSE_MAX);
+        let mut backoff = Backoff::new(&self.client, PAUSE_MAX);
         loop {
             let error = match result {
                 // A plain name that exists with our mark in it is ours.
@@ -409,8 +409,9 @@ fn found_over(error: &Error, over: &Error) -> Error {
     }
 }
 
-fn new_mark() -> String {
-    format!("{PROTECTED_PREFIX}{:032x}-", rand::random::<u128>())
+fn new_mark(client: &Client) -> String {
+    let number = client.randomness().number();
+    format!("{PROTECTED_PREFIX}{number:032x}-")
 }
 
 impl Prepare for Create {

@@ -46,6 +46,7 @@ pub use self::read::{
 pub use self::write::{Delete, Set, SetAcl};
 
 use crate::client::Client;
+use crate::environment::Randomness;
 use crate::error::{Error, Outcome, Target};
 use crate::session::line::{Answer, Call, Parked};
 use crate::watch::registry::Interest;
@@ -85,26 +86,30 @@ impl Retry {
 /// Pauses between attempts that go on until something decides.
 #[derive(Debug)]
 pub(crate) struct Backoff {
+    randomness: Randomness,
     next: Duration,
     max: Duration,
 }
 
 impl Backoff {
     /// Doubles from 50 ms up to `max`.
-    pub(crate) fn new(max: Duration) -> Self {
-        let next = Retry::default().pause;
-        Self { next, max }
+    pub(crate) fn new(client: &Client, max: Duration) -> Self {
+        Self {
+            randomness: client.randomness().clone(),
+            next: Retry::default().pause,
+            max,
+        }
     }
 
     pub(crate) async fn wait(&mut self) {
-        pause(self.next).await;
+        pause(&self.randomness, self.next).await;
         self.next = (self.next * 2).min(self.max);
     }
 }
 
 /// Waits for so long, less up to a half at random: clients that failed together come back apart.
-async fn pause(span: Duration) {
-    tokio::time::sleep(span.mul_f64(rand::random_range(0.5..1.0))).await;
+async fn pause(randomness: &Randomness, span: Duration) {
+    tokio::time::sleep(randomness.shorten(span)).await;
 }
 
 /// What a request does when there is no connection, or no more.
@@ -354,7 +359,7 @@ pub(crate) fn send<P: Prepare>(operation: &P, client: &Client, policy: Policy) -
                 _ => return result,
             }
             is_unknown |= is_unknown_of(&result);
-            pause(span).await;
+            pause(client.randomness(), span).await;
             let target = target.clone();
             result = send_once(&client, target, &request, None, policy, P::decode).await;
             if is_unknown {

@@ -182,7 +182,7 @@ impl Delete {
     async fn insist(&self, first: Sent<()>) -> Result<(), Error> {
         let mut result = first.await;
         let mut is_unknown = false;
-        let mut backoff = Backoff::new(PAUSE_MAX);
+        let mut backoff = Backoff::new(&self.client, PAUSE_MAX);
         loop {
             match &result {
                 Ok(()) => return Ok(()),

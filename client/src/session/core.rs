@@ -361,6 +361,12 @@ impl Core {
         }
     }
 
+    /// What the next answer has to carry.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn due_xid(&self) -> Option<i32> {
+        self.in_flight.front().map(|flight| flight.xid.0)
+    }
+
     /// Whether there is nothing to wait for any more.
     pub(crate) fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.in_flight.is_empty()

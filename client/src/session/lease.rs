@@ -11,13 +11,14 @@
 //!   or more, so a quarter of it is enough: what counts is the last request sent that much earlier.
 //!
 //! Moments are on a clock that goes on while the machine sleeps (`CLOCK_BOOTTIME`): a laptop's lid
-//! must not make a lease longer.
+//! must not make a lease longer. A client may have another clock ([`crate::environment::Clock`]).
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use quorate_protocol::SessionId;
+use tokio::time::Instant;
 
 /// Sendings remembered until a proof covers them: two thirds of a timeout, however busy the client
 /// is. Only one that is a quarter older than a proof counts.
@@ -25,39 +26,72 @@ const SENT_MAX: usize = 16;
 /// What is sent within this part of the timeout after what is remembered adds nothing to it.
 const SENT_PARTS: u32 = 24;
 
-/// A moment on the lease clock.
+/// A moment on the lease clock of a client. Those of different clocks cannot be compared in any useful
+/// way; [`Clock::lease_now`](crate::environment::Clock::lease_now) is the present on any of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct LeaseInstant(Duration);
+pub struct LeaseInstant(Moment);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Moment {
+    /// Since the machine was started.
+    Boot(Duration),
+    Tokio(Instant),
+}
+
+/// What is added to a moment where no clock has room for more.
+const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
 impl LeaseInstant {
-    /// The present.
+    /// The present, on the machine's clock: that of every client that was not given another.
     pub fn now() -> Self {
         let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
         let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
         let nanoseconds = u32::try_from(time.tv_nsec).unwrap_or(0);
-        Self(Duration::new(seconds, nanoseconds))
+        Self(Moment::Boot(Duration::new(seconds, nanoseconds)))
+    }
+
+    pub(crate) fn tokio_now() -> Self {
+        Self(Moment::Tokio(Instant::now()))
     }
 
     /// How long until then; zero once it is past.
     pub fn remaining(self) -> Duration {
-        self.since(Self::now())
+        self.since(match self.0 {
+            Moment::Boot(_) => Self::now(),
+            Moment::Tokio(_) => Self::tokio_now(),
+        })
     }
 
     /// How long it is from `earlier` until then; zero if that comes later.
     pub fn since(self, earlier: Self) -> Duration {
-        self.0.saturating_sub(earlier.0)
+        match (self.0, earlier.0) {
+            (Moment::Boot(this), Moment::Boot(earlier)) => this.saturating_sub(earlier),
+            (Moment::Tokio(this), Moment::Tokio(earlier)) => {
+                this.saturating_duration_since(earlier)
+            }
+            // Of two clocks: nothing is certain.
+            _ => Duration::ZERO,
+        }
     }
 
     /// A moment later.
     #[must_use]
     pub fn after(self, span: Duration) -> Self {
-        Self(self.0.saturating_add(span))
+        Self(match self.0 {
+            Moment::Boot(this) => Moment::Boot(this.saturating_add(span)),
+            Moment::Tokio(this) => Moment::Tokio(this.checked_add(span).unwrap_or(this + FAR)),
+        })
     }
 
     /// A moment earlier.
     #[must_use]
     pub fn before(self, span: Duration) -> Self {
-        Self(self.0.saturating_sub(span))
+        Self(match self.0 {
+            Moment::Boot(this) => Moment::Boot(this.saturating_sub(span)),
+            Moment::Tokio(this) => {
+                Moment::Tokio(this.checked_sub(span).unwrap_or_else(|| this - FAR))
+            }
+        })
     }
 }
 
@@ -134,7 +168,7 @@ mod tests {
     use super::*;
 
     fn at(ms: u64) -> LeaseInstant {
-        LeaseInstant(Duration::from_millis(ms))
+        LeaseInstant(Moment::Boot(Duration::from_millis(ms)))
     }
 
     fn lease() -> Lease {

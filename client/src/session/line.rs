@@ -355,6 +355,13 @@ impl Line {
             .min()
     }
 
+    /// Whether nothing holds any room.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn is_empty(&self) -> bool {
+        let state = self.state.lock();
+        state.requests == 0 && state.bytes == 0 && state.parked.is_empty()
+    }
+
     /// Ends the line: everything in it is returned, to be answered, and nothing joins any more.
     pub(crate) fn end(&self, over: Over) -> Vec<Work> {
         let mut state = self.state.lock();

@@ -8,20 +8,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use rand::Rng;
 use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::core::{Attached, Broken, Core};
-use super::lease::{LeaseCell, LeaseInstant};
+use super::lease::LeaseCell;
 use super::line::{Closing, Line, Over};
 use super::state::SessionState;
 use super::ticket::SessionTicket;
 use crate::connect_string::Host;
 use crate::dial::hosts::Hosts;
 use crate::dial::{DialError, Dialer, Dialled};
+use crate::environment::{Clock, Randomness};
 use crate::metrics::Metrics;
 
 /// Room for what a server sends at a time.
@@ -73,6 +74,8 @@ pub(crate) struct Shared {
     pub(crate) failures: parking_lot::Mutex<Vec<(Host, Arc<DialError>)>>,
     pub(crate) last_zxid: std::sync::atomic::AtomicI64,
     pub(crate) metrics: Option<Arc<dyn Metrics>>,
+    pub(crate) clock: Clock,
+    pub(crate) randomness: Randomness,
 }
 
 /// See the module.
@@ -86,6 +89,7 @@ pub(crate) struct Task {
     pub(crate) on_expiry: OnExpiry,
     /// Of one attempt to connect; `None` for what the session's timeout leaves.
     pub(crate) attempt_patience: Option<Duration>,
+    /// Decides the length of pauses.
     pub(crate) random: SmallRng,
     /// When the end of the session is given up that somebody has asked for.
     pub(crate) close_by: Option<Instant>,
@@ -108,11 +112,6 @@ impl From<Broken> for Ended {
             other => Self::Lost(other.to_string()),
         }
     }
-}
-
-/// Draws what decides the order of hosts and the length of pauses.
-pub(crate) fn random_numbers() -> SmallRng {
-    SmallRng::from_rng(&mut rand::rng())
 }
 
 impl Task {
@@ -238,7 +237,7 @@ impl Task {
             let Some(host) = self.dialer.hosts().get(index).cloned() else {
                 return Err(Ended::Closed);
             };
-            let asked = LeaseInstant::now();
+            let asked = self.shared.clock.lease_now();
             let request = self.core.connect_request();
             let dialer = Arc::clone(&self.dialer);
             let patience = self.attempt_patience();
@@ -348,7 +347,8 @@ impl Task {
         let mut input = dialled.rest;
         let mut out = BytesMut::new();
         let line = Arc::clone(&self.shared.line);
-        if let Err(error) = self.core.greet(LeaseInstant::now(), &mut out) {
+        let clock = self.shared.clock;
+        if let Err(error) = self.core.greet(clock.lease_now(), &mut out) {
             return Ended::Lost(error.to_string());
         }
         if let Err(broken) = self.core.read(Instant::now(), &mut input) {
@@ -370,7 +370,7 @@ impl Task {
         loop {
             self.core.accept(&mut out);
             let now = Instant::now();
-            self.core.write(LeaseInstant::now(), &mut out);
+            self.core.write(clock.lease_now(), &mut out);
             match self.core.closing {
                 Some(Closing::Task) if self.core.is_idle() && out.is_empty() && !is_held_back => {
                     return Ended::Closed;
@@ -408,7 +408,7 @@ impl Task {
                         let mut read = self.core.read(now, &mut input);
                         if read.is_ok() && now >= tick {
                             // A server that never stops must not hold up the pings.
-                            read = self.core.tick(now, LeaseInstant::now(), &mut out);
+                            read = self.core.tick(now, clock.lease_now(), &mut out);
                         }
                         self.publish_lease();
                         if let Err(broken) = read {
@@ -426,7 +426,7 @@ impl Task {
                     if self.is_given_up(now) {
                         return Ended::Closed;
                     }
-                    if let Err(broken) = self.core.tick(now, LeaseInstant::now(), &mut out) {
+                    if let Err(broken) = self.core.tick(now, clock.lease_now(), &mut out) {
                         return broken.into();
                     }
                 }

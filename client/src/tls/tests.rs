@@ -266,7 +266,7 @@ async fn every_connection_is_verified_anew() {
                     let kind = stream.get_ref().1.handshake_kind();
                     assert_eq!(kind, Some(HandshakeKind::Full));
                 }
-                Stream::Plain(_) => panic!("no TLS"),
+                other => panic!("{other:?} is no TLS"),
             }
         }
     }

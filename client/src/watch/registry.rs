@@ -3,8 +3,8 @@
 //! Paths are absolute, as on the wire. The server keeps at most one watch of a kind on a path for a
 //! connection; here are all those who share it.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use quorate_protocol::request::SetWatches2;
@@ -62,7 +62,8 @@ struct Watcher {
     sink: Sink,
 }
 
-type ByPath = HashMap<Arc<str>, Vec<Watcher>>;
+/// In the order of the paths: it decides what is sent, and who is woken first.
+type ByPath = BTreeMap<Arc<str>, Vec<Watcher>>;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -190,7 +191,7 @@ impl Registry {
     pub(crate) fn end(&mut self, end: End, streams_stay: bool) {
         let once = [&mut self.data, &mut self.exist, &mut self.children];
         for table in once {
-            for (_, watchers) in table.drain() {
+            for (_, watchers) in std::mem::take(table) {
                 watchers.into_iter().for_each(|w| w.sink.end(end));
             }
         }
@@ -198,7 +199,7 @@ impl Registry {
             return;
         }
         for table in [&mut self.persistent, &mut self.recursive] {
-            for (_, watchers) in table.drain() {
+            for (_, watchers) in std::mem::take(table) {
                 watchers.into_iter().for_each(|w| w.sink.end(end));
             }
         }

@@ -5,3 +5,4 @@ mod cancel;
 mod hostile;
 mod kills;
 mod outcomes;
+mod replay;

@@ -3,6 +3,7 @@
 //! [`AclEntry`] is what a client sends: any numbers, and strings that may be null. [`Acl`] is what a
 //! znode has: entries whose scheme is known and whose id that scheme accepts.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -101,6 +102,11 @@ fn shown<'a>(scheme: &str, id: &'a str) -> &'a str {
     }
 }
 
+/// How many entries an ACL may have, as sent and as the znode will have it. ZooKeeper takes what fits a
+/// frame, some 45,000. Every check of a permission walks the list on every server, in a multi once for
+/// each operation: a list as long as that would stop them all for minutes.
+pub const ACL_ENTRIES_MAX: usize = 1_000;
+
 /// An ACL entry as a client sends it. Some clients leave the id null with the scheme `auth`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AclEntry {
@@ -173,6 +179,9 @@ pub enum InvalidAcl {
     /// A znode's ACL has at least one entry.
     #[error("the list is empty")]
     Empty,
+    /// More than [`ACL_ENTRIES_MAX`].
+    #[error("the list has more than {ACL_ENTRIES_MAX} entries")]
+    TooLong,
     /// Not `world`, `ip`, `digest`, `x509` or `auth`, or null.
     #[error("a scheme is unknown")]
     UnknownScheme,
@@ -222,14 +231,33 @@ impl Acl {
     ///
     /// [`InvalidAcl`], which a server answers with `InvalidAcl` whatever the reason.
     pub fn resolve(entries: &[AclEntry], identities: &[Id]) -> Result<Vec<Self>, InvalidAcl> {
+        /// Up to here, comparing with each costs less than a tree.
+        const FEW: usize = 8;
         if entries.is_empty() {
             return Err(InvalidAcl::Empty);
         }
-        let mut resolved = Vec::with_capacity(entries.len());
+        if entries.len() > ACL_ENTRIES_MAX {
+            return Err(InvalidAcl::TooLong);
+        }
+        let mut resolved: Vec<Self> = Vec::with_capacity(entries.len());
+        let mut known = BTreeSet::new();
         let mut push = |acl: Self| {
-            if !resolved.contains(&acl) {
+            // Most lists have an entry or two, and want no tree.
+            let is_new = match resolved.len() {
+                0..FEW => !resolved.contains(&acl),
+                FEW => {
+                    known.extend(resolved.iter().cloned());
+                    known.insert(acl.clone())
+                }
+                _ => known.insert(acl.clone()),
+            };
+            if is_new && resolved.len() >= ACL_ENTRIES_MAX {
+                return Err(InvalidAcl::TooLong);
+            }
+            if is_new {
                 resolved.push(acl);
             }
+            Ok(())
         };
         for entry in entries {
             match entry.scheme.as_deref() {
@@ -241,16 +269,16 @@ impl Acl {
                     if proved.peek().is_none() {
                         return Err(InvalidAcl::NotAuthenticated);
                     }
-                    proved.for_each(|id| {
+                    proved.try_for_each(|id| {
                         push(Self {
                             perms: entry.perms,
                             id: id.clone(),
-                        });
-                    });
+                        })
+                    })?;
                 }
                 Some(scheme) => {
                     let id = entry.id.as_deref().ok_or(InvalidAcl::BadId)?;
-                    push(Self::new(entry.perms, scheme, id)?);
+                    push(Self::new(entry.perms, scheme, id)?)?;
                 }
                 None => return Err(InvalidAcl::UnknownScheme),
             }

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use proptest::prelude::*;
-use quorate_protocol::types::{BadFlags, InvalidAcl, PathError, TTL_MAX_MS, digest_id, ip_matches};
+use quorate_protocol::types::{
+    ACL_ENTRIES_MAX, BadFlags, InvalidAcl, PathError, TTL_MAX_MS, digest_id, ip_matches,
+};
 use quorate_protocol::{Acl, AclEntry, CreateMode, Id, Perms, ZnodePath};
 
 use super::strategies::text;
@@ -258,6 +260,32 @@ fn the_scheme_auth_stands_for_every_proved_identity() {
                 .collect::<Vec<_>>()
         );
     }
+}
+
+/// Every check of a permission walks the list: it is as long as anybody needs, and no longer.
+#[test]
+fn an_acl_has_a_bounded_number_of_entries_as_sent_and_as_resolved() {
+    let entries = |count: usize, scheme: &str, id: &str| -> Vec<AclEntry> {
+        let perms = 1..=i32::try_from(count).unwrap();
+        perms
+            .map(|perms| AclEntry::new(Perms(perms), scheme, id))
+            .collect()
+    };
+    let longest = entries(ACL_ENTRIES_MAX, "world", "anyone");
+    let resolved = Acl::resolve(&longest, &[]).unwrap();
+    assert_eq!(resolved.len(), ACL_ENTRIES_MAX);
+    let too_long = entries(ACL_ENTRIES_MAX + 1, "world", "anyone");
+    assert_eq!(Acl::resolve(&too_long, &[]), Err(InvalidAcl::TooLong));
+    // Each of these stands for three.
+    let identities = ["a:b", "c:d", "e:f"].map(|id| Id::digest(id.as_bytes()));
+    let auth = entries(ACL_ENTRIES_MAX / 3, "auth", "");
+    let resolved = Acl::resolve(&auth, &identities).unwrap();
+    assert_eq!(resolved.len(), ACL_ENTRIES_MAX / 3 * 3);
+    let auth = entries(ACL_ENTRIES_MAX / 3 + 1, "auth", "");
+    assert_eq!(Acl::resolve(&auth, &identities), Err(InvalidAcl::TooLong));
+    // Duplicates do not count twice, near or far.
+    let twice = [&longest[..500], &longest[..500]].concat();
+    assert_eq!(Acl::resolve(&twice, &[]).unwrap().len(), 500);
 }
 
 #[test]

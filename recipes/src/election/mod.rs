@@ -20,14 +20,12 @@ use crate::directory::Kind;
 use crate::lease::StopReason;
 use crate::naming::{Naming, Role};
 use crate::options::{Options, options};
+use crate::patience::Patience as Persistence;
 use crate::record::Record;
 use crate::revocation;
 use crate::view::Contender;
 use crate::{Error, Guard};
 
-/// The pause before a candidate tries again after a failure that may pass, at most.
-const PAUSE_MAX: Duration = Duration::from_secs(2);
-const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// How often the directory may be deleted while a preference is written to it.
 const PREFER_ATTEMPTS_MAX: u32 = 8;
 
@@ -253,8 +251,10 @@ impl Election {
         W: Future<Output = Result<T, E>>,
         E: std::fmt::Display,
     {
-        let mut pause = PAUSE_MIN;
+        let client = &self.options.line.client;
+        let mut patience = Persistence::new(client);
         loop {
+            let session = client.session();
             let stood = tokio::select! {
                 biased;
                 () = self.shutdown.cancelled() => return Ok(None),
@@ -267,12 +267,18 @@ impl Election {
                         return Err(error.into());
                     }
                     tracing::warn!(path = %self.path(), %error, "the election is tried again");
-                    self.pause(pause).await;
-                    pause = (pause * 2).min(PAUSE_MAX);
+                    let is_hopeful = tokio::select! {
+                        biased;
+                        () = self.shutdown.cancelled() => return Ok(None),
+                        is_hopeful = patience.outlast_any(client, session, &error) => is_hopeful,
+                    };
+                    if !is_hopeful {
+                        return Err(error.into());
+                    }
                     continue;
                 }
             };
-            pause = PAUSE_MIN;
+            patience.reset();
             let lease = leadership.term().lease().clone();
             let ended = self.lead(leadership, &mut work).await;
             let reason = lease.stop_reason();

@@ -174,7 +174,7 @@ impl Term {
         let is_done = |record: &crate::record::Record| record.node == name && record.value == value;
         let change = |record: &mut crate::record::Record| {
             record.value.clone_from(&value);
-            record.renew_time = Some(crate::record::wall_time());
+            record.renew_time = Some(crate::record::wall_time(&self.line.client));
         };
         self.line
             .write_record(self.lease.node(), is_done, change)

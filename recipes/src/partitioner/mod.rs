@@ -88,11 +88,12 @@ impl Partitioner {
         path: &str,
         partitions: impl IntoIterator<Item = impl Into<String>>,
     ) -> Self {
+        let number = client.randomness().number() >> 64;
         Self {
             client: client.clone(),
             path: path.to_owned(),
             partitions: partitions.into_iter().map(Into::into).collect(),
-            identity: format!("member-{:016x}", rand::random::<u64>()),
+            identity: format!("member-{number:016x}"),
             hold_off: HOLD_OFF,
             assign: Arc::new(balanced),
             acl: vec![AclEntry::open()],

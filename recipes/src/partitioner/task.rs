@@ -133,7 +133,7 @@ impl Task {
         released: mpsc::UnboundedReceiver<Release>,
         stop: CancellationToken,
     ) -> Self {
-        let run = format!("{:032x}", rand::random::<u128>());
+        let run = format!("{:032x}", options.client.randomness().number());
         let record = serde_json::json!({
             "recipe": crate::Kind::Partitioner,
             "member": options.identity,
@@ -182,7 +182,7 @@ impl Task {
 
     async fn take_part(&mut self) -> PartitionerState {
         let stop = self.stop.clone();
-        let mut patience = Patience::new();
+        let mut patience = Patience::new(&self.client);
         loop {
             // Asked once: who leaves has to withdraw first.
             let is_leaving = stop.is_cancelled();

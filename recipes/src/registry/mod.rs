@@ -10,12 +10,14 @@ mod selection;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use quorate_client::environment::Randomness;
 use quorate_client::{AclEntry, Client, Reason, SessionId, Stat, Zxid};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use self::instance::Instance;
@@ -182,6 +184,7 @@ impl Registry {
         Ok(Service {
             name: service.into(),
             instances,
+            randomness: self.client.randomness().clone(),
             _stop: Arc::new(stop.drop_guard()),
         })
     }
@@ -199,7 +202,7 @@ async fn follow(
     seen: watch::Sender<Arc<[Arc<Instance>]>>,
     stop: CancellationToken,
 ) {
-    let mut patience = Patience::new();
+    let mut patience = Patience::new(&client);
     loop {
         let change = tokio::select! {
             () = stop.cancelled() => return,
@@ -271,7 +274,7 @@ impl Registration {
         let (path, data) = {
             let mut instance = self.shared.instance.lock();
             instance.check()?;
-            instance.registered_ms = now_ms();
+            instance.registered_ms = now_ms(&registry.client);
             let directory = registry.directory(&instance.name)?;
             (join(&directory, &instance.id), instance.to_json())
         };
@@ -345,8 +348,8 @@ impl Registration {
     }
 }
 
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+fn now_ms(client: &Client) -> u64 {
+    let since = client.clock().wall().duration_since(UNIX_EPOCH);
     let ms = since.unwrap_or_default().as_millis();
     u64::try_from(ms).unwrap_or(u64::MAX)
 }
@@ -448,6 +451,7 @@ impl RegistryChanges {
 pub struct Service {
     name: Arc<str>,
     instances: watch::Receiver<Arc<[Arc<Instance>]>>,
+    randomness: Randomness,
     _stop: Arc<DropGuard>,
 }
 
@@ -509,7 +513,7 @@ impl Selector {
     /// An instance to ask; `None` if none is in service.
     pub fn select(&self) -> Option<Arc<Instance>> {
         let instances = self.service.instances();
-        let chance = rand::random_range(0.0..1.0);
+        let chance = self.service.randomness.fraction();
         let mut selection = self.selection.lock();
         selection.choose(&instances, Instant::now(), chance)
     }
@@ -522,5 +526,14 @@ impl Selector {
         if instances.iter().any(|instance| instance.id == id) {
             selection.note_failure(id, Instant::now());
         }
+    }
+}
+
+/// What is read says the same when it is written again.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzzing(data: &[u8]) {
+    if let Some(instance) = Instance::from_json(data) {
+        let again = Instance::from_json(&instance.to_json());
+        assert_eq!(again.as_ref(), Some(&instance));
     }
 }

@@ -14,5 +14,6 @@ mod persistent_node;
 mod queues;
 mod refusals;
 mod registry;
+mod replay;
 mod transfers;
 mod two_phase_commit;

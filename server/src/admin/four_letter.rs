@@ -82,8 +82,8 @@ impl Word {
     }
 }
 
-/// The answer to `word`; `None` while more of the command (`stmk`'s mask) is to come.
-pub fn answer(port: &ClientPort, word: Word, rest: &[u8]) -> Option<String> {
+/// The answer to `word`; `None` while more of the command (`stmk`'s mask, the number) is to come.
+pub fn answer(port: &ClientPort, word: Word, number: Option<i64>) -> Option<String> {
     if !port.config.four_letter_words.allows(word.name()) {
         let name = word.name();
         return Some(format!(
@@ -132,7 +132,7 @@ pub fn answer(port: &ClientPort, word: Word, rest: &[u8]) -> Option<String> {
             .inspect(|state| format!("{:x}: {}\n", state.last_zxid().0, state.digest())),
         Word::Gtmk => port.trace_mask.load(Relaxed).to_string(),
         Word::Stmk => {
-            let mask = i64::from_be_bytes(*rest.first_chunk()?);
+            let mask = number?;
             port.trace_mask.store(mask, Relaxed);
             mask.to_string()
         }

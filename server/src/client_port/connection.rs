@@ -4,6 +4,8 @@
 //! and sends what the [`Outbox`] holds, many frames in one system call. It never touches the tree.
 //! Dropping a connection does not end its session; only expiry or a close request does.
 
+use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -11,20 +13,23 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use quorate_protocol::frame::{FrameCodec, LENGTH_BYTES};
 use quorate_protocol::handshake::{ConnectRequest, ConnectResponse};
+use quorate_protocol::request::SetWatches2;
 use quorate_protocol::{
     ErrorCode, Id, OpCode, Password, Request, RequestHeader, Response, SessionId, Xid, jute,
     request,
 };
 use quorate_state::{Action, Write};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Disconnect;
 use super::dispatch::{Route, route};
-use super::listener::ClientPort;
+use super::greeting::{self, Greeting};
+use super::listener::{ClientPort, INCOMING_PIECE_BYTES};
 use super::outbox::{End, Local, OpenSession, Outbox, Owed};
-use crate::admin::four_letter;
+use crate::admin::four_letter::{self, Word};
 use crate::consensus::membership::caller::Change;
 use crate::consensus::membership::change::Asker;
 use crate::consensus::membership::plan::Wish;
@@ -42,10 +47,34 @@ const READ_BYTES_MAX: usize = 64 * 1024;
 /// input sends a reset, which can destroy answers the client has not read yet.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 4 * 1024 * 1024;
+/// It is thrown away, and many may linger at a time.
+const LINGER_CHUNK_BYTES: usize = 4 * 1024;
+
+/// A client that does not take this much in this time loses its connection if others wait for room to
+/// be answered.
+const STALL: Duration = Duration::from_secs(2);
+const STALL_BYTES: usize = 64 * 1024;
+
+/// A request longer than this has to wait for room before it is read in full, and loses it, with its
+/// connection, if it takes longer than that and others wait.
+const LONG_REQUEST_BYTES: usize = READ_BYTES_MAX;
+const LONG_REQUEST_TIME: Duration = Duration::from_secs(10);
 
 /// How long a server that stops waits for the answers to what it has read from a client: with them
 /// the client knows what became of all it asked for, and loses nothing but the connection.
 const DRAIN: Duration = Duration::from_secs(1);
+
+/// The longest first frame. What it has to say fits 45 bytes; a password may be of any length, which
+/// it does not have to be kept for. Strangers may hold this much of the memory each.
+const HANDSHAKE_BYTES_MAX: usize = 4096;
+
+/// What one connection may prove itself to be. Each of its writes carries all of it through the log,
+/// and each check of a permission compares all of it.
+const IDENTITIES_MAX: usize = 32;
+const IDENTITIES_BYTES_MAX: usize = 8 * 1024;
+
+/// So many paths of a list of watches are brought back in one turn: about a millisecond's work.
+const WATCHES_PER_TURN: usize = 2_000;
 
 /// The length of a request's header on the wire.
 const HEADER_BYTES: usize = 8;
@@ -61,8 +90,11 @@ enum Phase {
     Closing,
 }
 
+/// Keeps its place among those that wait.
+type AskForRoom =
+    Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send + Sync>>;
+
 /// One socket and all that is known of its client.
-#[derive(Debug)]
 pub struct Connection {
     port: Arc<ClientPort>,
     outbox: Arc<Outbox>,
@@ -71,6 +103,8 @@ pub struct Connection {
     input: BytesMut,
     /// Room made before the next read.
     read_bytes: usize,
+    /// How long the request is that is looked at.
+    request_bytes: usize,
     output: BytesMut,
     /// What the client has proved; later requests carry it.
     identities: Arc<[Id]>,
@@ -81,27 +115,46 @@ pub struct Connection {
     /// A command that waits for room in the log's queue, with its number.
     held: Option<(u64, Bytes)>,
     pulse: Option<Arc<Pulse>>,
+    /// Room for the long request that is being read, and since when there has been.
+    room: Option<(OwnedSemaphorePermit, Instant)>,
+    asks_for_room: Option<AskForRoom>,
+    /// Since when there has been something to send that the socket does not take, and how much of it
+    /// has been taken.
+    sending: (Instant, usize),
     /// The session is this server's own: see [`Connection::open_read_only`].
     is_read_only: bool,
     end: Option<End>,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("outbox", &self.outbox)
+            .field("phase", &self.phase)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Connection {
     pub fn new(port: Arc<ClientPort>, outbox: Arc<Outbox>) -> Self {
         let identities = Arc::clone(outbox.lock().identities());
         Self {
-            codec: FrameCodec::new(port.limits.frame_bytes_max),
+            codec: FrameCodec::new(HANDSHAKE_BYTES_MAX.min(port.limits.frame_bytes_max)),
             port,
             outbox,
             phase: Phase::Greeting,
             input: BytesMut::new(),
             read_bytes: READ_BYTES_MIN,
+            request_bytes: 0,
             output: BytesMut::new(),
             identities,
             locals: Vec::new(),
             sequence: 0,
             held: None,
             pulse: None,
+            room: None,
+            asks_for_room: None,
+            sending: (Instant::now(), 0),
             is_read_only: false,
             end: None,
         }
@@ -112,6 +165,9 @@ impl Connection {
         let (mut reader, mut writer) = socket.into_split();
         let reason = self.serve(&mut reader, &mut writer, stop).await;
         self.port.replica.unregister(self.outbox.number());
+        self.input = BytesMut::new();
+        self.room = None;
+        self.asks_for_room = None;
         self.linger(reader, writer).await;
         reason
     }
@@ -140,6 +196,8 @@ impl Connection {
             }
             // All was sent, so there is room for answers that were parked.
             if self.output.is_empty() && self.outbox.lock().has_ready_answer() {
+                // They may take long, and others have waited for this thread meanwhile.
+                tokio::task::yield_now().await;
                 continue;
             }
             let port = Arc::clone(&self.port);
@@ -151,7 +209,22 @@ impl Connection {
                     continue;
                 }
             }
+            let freed = port.unsent.room();
+            tokio::pin!(freed);
+            let waits_for_unsent = self.outbox.lock().waits_for_room();
+            if waits_for_unsent {
+                freed.as_mut().enable();
+                if !port.unsent.is_short() {
+                    continue;
+                }
+            }
+            self.ask_for_room();
             let may_read = drain_until.is_none() && self.may_read();
+            let stalled = (!self.output.is_empty()).then(|| self.sending.0 + STALL);
+            let overdue = self
+                .room
+                .as_ref()
+                .map(|(_, since)| *since + LONG_REQUEST_TIME);
             if may_read {
                 self.input.reserve(self.read_bytes);
             }
@@ -170,6 +243,24 @@ impl Connection {
                     Err(_) => return Disconnect::Socket,
                 },
                 () = &mut room, if self.held.is_some() => {}
+                () = &mut freed, if waits_for_unsent => {}
+                permit = given(&mut self.asks_for_room), if self.asks_for_room.is_some() => {
+                    self.asks_for_room = None;
+                    self.room = permit.map(|permit| (permit, Instant::now()));
+                }
+                () = sleep_until(overdue), if overdue.is_some() => {
+                    if self.port.incoming.available_permits() == 0 {
+                        return Disconnect::SlowWriter;
+                    }
+                    self.room = self.room.take().map(|(permit, _)| (permit, Instant::now()));
+                }
+                () = sleep_until(stalled), if stalled.is_some() => {
+                    let (_, taken) = self.sending;
+                    if taken < STALL_BYTES && self.port.unsent.is_short() {
+                        return Disconnect::SlowReader;
+                    }
+                    self.sending = (Instant::now(), 0);
+                }
                 () = &mut handshake, if !matches!(self.phase, Phase::Open(_) | Phase::Closing) => {
                     self.port.metrics.sessionless_expired.fetch_add(1, Relaxed);
                     return Disconnect::HandshakeTimeout;
@@ -210,6 +301,7 @@ impl Connection {
                 if self.output.is_empty() {
                     return None;
                 }
+                self.sending = (Instant::now(), 0);
             }
             match writer.try_write(&self.output) {
                 Ok(bytes) => {
@@ -222,7 +314,9 @@ impl Connection {
         }
     }
 
-    fn count_sent(&self, bytes: usize) {
+    fn count_sent(&mut self, bytes: usize) {
+        self.sending.1 += bytes;
+        self.outbox.lock().on_sent(bytes);
         self.port
             .metrics
             .bytes_sent
@@ -244,11 +338,43 @@ impl Connection {
 
     /// Whether there is room for what more requests would bring with them.
     fn may_read(&self) -> bool {
-        self.end.is_none()
-            && self.held.is_none()
-            && self.phase != Phase::Opening
-            && self.outbox.lock().owed_count() < self.port.limits.requests_per_connection_max
-            && !self.outbox.is_congested()
+        let must_wait = self.held.is_some() || self.asks_for_room.is_some();
+        if self.end.is_some() || must_wait || self.phase == Phase::Opening {
+            return false;
+        }
+        let limits = &self.port.limits;
+        let inner = self.outbox.lock();
+        inner.owed_count() < limits.requests_per_connection_max
+            && inner.owed_bytes() < limits.request_bytes_per_connection_max
+            && !inner.is_congested()
+    }
+
+    /// How long the request is that has begun to come in, if that is long.
+    fn long_request(&self) -> Option<usize> {
+        if !matches!(self.phase, Phase::Open(_)) {
+            return None;
+        }
+        let announced = i32::from_be_bytes(*self.input.first_chunk::<LENGTH_BYTES>()?);
+        let bytes = usize::try_from(announced).ok()?;
+        let is_partial = self.input.len() < LENGTH_BYTES + bytes;
+        (is_partial && bytes > LONG_REQUEST_BYTES).then_some(bytes)
+    }
+
+    /// Gets in line for room for a long request, or gives back what an earlier one had.
+    fn ask_for_room(&mut self) {
+        match self.long_request() {
+            Some(bytes) if self.room.is_none() && self.asks_for_room.is_none() => {
+                let pieces = bytes
+                    .div_ceil(INCOMING_PIECE_BYTES)
+                    .min(self.port.incoming_pieces);
+                let pieces = u32::try_from(pieces).unwrap_or(u32::MAX);
+                let incoming = Arc::clone(&self.port.incoming);
+                self.asks_for_room = Some(Box::pin(incoming.acquire_many_owned(pieces)));
+            }
+            // Until it is on its way to the log it is still here.
+            None if self.held.is_none() => self.room = None,
+            _ => {}
+        }
     }
 
     /// Takes whole frames off the input, for as long as there is room for what they bring.
@@ -262,13 +388,17 @@ impl Connection {
         loop {
             match self.phase {
                 Phase::Greeting => {
-                    if self.answer_four_letter_word()? {
-                        return Ok(());
+                    let greeting = greeting::next(&self.codec, &mut self.input);
+                    match greeting.map_err(|_| Disconnect::BadFrame)? {
+                        None => return Ok(()),
+                        Some(Greeting::Word(word, number)) => {
+                            return self.answer_word(word, number);
+                        }
+                        Some(Greeting::Frame(frame)) => {
+                            self.codec = FrameCodec::new(self.port.limits.frame_bytes_max);
+                            self.open_session(&frame).await?;
+                        }
                     }
-                    let Some(frame) = self.next_frame()? else {
-                        return Ok(());
-                    };
-                    self.open_session(&frame).await?;
                 }
                 Phase::Opening => {
                     let Some(session) = self.port.replica.session_of(&self.outbox) else {
@@ -287,15 +417,23 @@ impl Connection {
     }
 
     fn process_requests(&mut self, session: SessionId) -> Result<(), Disconnect> {
-        let owed = self.outbox.lock().owed_count();
-        let room = self
-            .port
-            .limits
-            .requests_per_connection_max
-            .saturating_sub(owed);
+        let (room, bytes_room) = {
+            let limits = &self.port.limits;
+            let inner = self.outbox.lock();
+            (
+                limits
+                    .requests_per_connection_max
+                    .saturating_sub(inner.owed_count()),
+                limits
+                    .request_bytes_per_connection_max
+                    .saturating_sub(inner.owed_bytes()),
+            )
+        };
         let mut received = 0;
+        let mut received_bytes = 0;
         let mut result = Ok(());
         while received < room
+            && received_bytes < bytes_room
             && self.held.is_none()
             && self.end.is_none()
             && self.phase == Phase::Open(session)
@@ -309,6 +447,7 @@ impl Connection {
                 }
             };
             received += 1;
+            received_bytes += frame.len();
             result = self.on_request(session, &frame);
             if result.is_err() {
                 break;
@@ -330,18 +469,10 @@ impl Connection {
             .map_err(|_| Disconnect::BadFrame)
     }
 
-    /// Whether the first bytes are a command of the administrators' and have been answered.
-    fn answer_four_letter_word(&mut self) -> Result<bool, Disconnect> {
-        let Some(word) = self.input.first_chunk::<LENGTH_BYTES>() else {
-            return Ok(false);
-        };
-        let Some(word) = four_letter::Word::parse(word) else {
-            return Ok(false);
-        };
-        let Some(answer) = four_letter::answer(&self.port, word, &self.input[LENGTH_BYTES..])
-        else {
-            // More of the command is to come.
-            return Ok(true);
+    /// Answers a command of the administrators', unless more of it is to come.
+    fn answer_word(&mut self, word: Word, number: Option<i64>) -> Result<(), Disconnect> {
+        let Some(answer) = four_letter::answer(&self.port, word, number) else {
+            return Ok(());
         };
         self.output.extend_from_slice(answer.as_bytes());
         self.phase = Phase::Closing;
@@ -428,6 +559,7 @@ impl Connection {
     fn on_request(&mut self, session: SessionId, frame: &[u8]) -> Result<(), Disconnect> {
         let header: RequestHeader = jute::decode(frame).map_err(|_| Disconnect::Malformed)?;
         let xid = header.xid;
+        self.request_bytes = frame.len();
         let Some(op) = OpCode::from_code(header.op) else {
             self.push_local(xid, None, Ask::Refused(ErrorCode::Unimplemented));
             return Ok(());
@@ -448,6 +580,7 @@ impl Connection {
             Route::Local(ask @ Ask::Read { .. }) if self.port.config.linearizable_reads => {
                 self.ask_round(session, xid, op, ask, true);
             }
+            Route::Local(Ask::SetWatches(request)) => self.set_watches(xid, op, *request),
             Route::Local(ask) => self.push_local(xid, Some(op), ask),
             Route::Log(write) => self.write(session, xid, op, write, frame.len())?,
             Route::CloseSession => {
@@ -470,6 +603,18 @@ impl Connection {
             }
         }
         Ok(())
+    }
+
+    /// A long list takes many turns.
+    fn set_watches(&mut self, xid: Xid, op: OpCode, request: SetWatches2) {
+        let (parts, last) = split(request);
+        // The last of them counts for all.
+        let bytes = std::mem::take(&mut self.request_bytes);
+        for part in parts {
+            self.push_local(xid, Some(op), Ask::SetWatchesPart(Box::new(part)));
+        }
+        self.request_bytes = bytes;
+        self.push_local(xid, Some(op), Ask::SetWatches(Box::new(last)));
     }
 
     /// Answers without a majority: what only needs this server's copy is given.
@@ -620,10 +765,13 @@ impl Connection {
     }
 
     fn local(&self, xid: Xid, op: Option<OpCode>, ask: Ask) -> Local {
+        let is_heavy = ask.is_heavy() || ask.may_be_large() && self.port.unsent.is_short();
         Local {
+            is_heavy,
             xid,
             op,
             since_us: self.port.clock.monotonic_us(),
+            bytes: self.request_bytes,
             identities: Arc::clone(&self.identities),
             ask,
         }
@@ -652,6 +800,14 @@ impl Connection {
                 identities.push(id);
             }
         }
+        let bytes: usize = identities
+            .iter()
+            .map(|id| id.scheme.len() + id.id.len())
+            .sum();
+        if identities.len() > IDENTITIES_MAX || bytes > IDENTITIES_BYTES_MAX {
+            self.port.metrics.auth_failed.fetch_add(1, Relaxed);
+            return Ask::RefusedFinally(ErrorCode::AuthFailed, Disconnect::TooManyIdentities);
+        }
         self.identities = identities.into();
         // From here on events are judged by the new identities as well.
         self.outbox
@@ -667,7 +823,7 @@ impl Connection {
         }
         let drain = async {
             let mut drained = 0;
-            let mut scratch = BytesMut::with_capacity(READ_BYTES_MAX);
+            let mut scratch = BytesMut::with_capacity(LINGER_CHUNK_BYTES);
             while drained < LINGER_BYTES {
                 scratch.clear();
                 match reader.read_buf(&mut scratch).await {
@@ -678,6 +834,14 @@ impl Connection {
         };
         // Either the client has closed its side as well, or it had its chance.
         let _ = tokio::time::timeout(LINGER, drain).await;
+    }
+}
+
+/// Cancel safe: what was asked for stays in line.
+async fn given(asked: &mut Option<AskForRoom>) -> Option<OwnedSemaphorePermit> {
+    match asked {
+        Some(asked) => asked.await.ok(),
+        None => None,
     }
 }
 
@@ -699,4 +863,76 @@ fn who_am_i(identities: &[Id]) -> Vec<(String, String)> {
             (id.scheme.clone(), user.to_owned())
         })
         .collect()
+}
+
+/// Cuts lists of watches into parts of [`WATCHES_PER_TURN`] paths each, and what is left of them.
+fn split(mut request: SetWatches2) -> (Vec<SetWatches2>, SetWatches2) {
+    let relative_zxid = request.relative_zxid;
+    let mut parts = Vec::new();
+    let lists: [fn(&mut SetWatches2) -> &mut Vec<String>; 5] = [
+        |request| &mut request.data,
+        |request| &mut request.exist,
+        |request| &mut request.child,
+        |request| &mut request.persistent,
+        |request| &mut request.persistent_recursive,
+    ];
+    for list in lists {
+        let mut paths = std::mem::take(list(&mut request)).into_iter();
+        while paths.len() > WATCHES_PER_TURN {
+            let mut part = SetWatches2 {
+                relative_zxid,
+                data: Vec::new(),
+                exist: Vec::new(),
+                child: Vec::new(),
+                persistent: Vec::new(),
+                persistent_recursive: Vec::new(),
+            };
+            *list(&mut part) = paths.by_ref().take(WATCHES_PER_TURN).collect();
+            parts.push(part);
+        }
+        *list(&mut request) = paths.collect();
+    }
+    (parts, request)
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_protocol::Zxid;
+    use quorate_protocol::request::SetWatches2;
+
+    use super::{WATCHES_PER_TURN, split};
+
+    #[test]
+    fn a_long_list_of_watches_is_cut_into_turns_and_nothing_is_lost() {
+        let names = |count: usize| -> Vec<String> { (0..count).map(|n| n.to_string()).collect() };
+        let whole = SetWatches2 {
+            relative_zxid: Zxid(7),
+            data: names(2 * WATCHES_PER_TURN + 1),
+            exist: names(WATCHES_PER_TURN),
+            child: names(0),
+            persistent: names(3),
+            persistent_recursive: names(4 * WATCHES_PER_TURN),
+        };
+        let (parts, last) = split(whole.clone());
+        assert_eq!(parts.len(), 2 + 3);
+        let mut joined = SetWatches2 {
+            data: vec![],
+            exist: vec![],
+            child: vec![],
+            persistent: vec![],
+            persistent_recursive: vec![],
+            ..whole.clone()
+        };
+        for part in parts.into_iter().chain([last]) {
+            assert_eq!(part.relative_zxid, Zxid(7));
+            joined.data.extend(part.data);
+            joined.exist.extend(part.exist);
+            joined.child.extend(part.child);
+            joined.persistent.extend(part.persistent);
+            joined
+                .persistent_recursive
+                .extend(part.persistent_recursive);
+        }
+        assert_eq!(joined, whole);
+    }
 }

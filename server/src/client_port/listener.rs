@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use quorate_protocol::Id;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Disconnect;
 use super::connection::Connection;
-use super::outbox::Outbox;
+use super::outbox::{Outbox, Unsent};
 use crate::admin::four_letter::TRACE_MASK_DEFAULT;
 use crate::clock::Clock;
 use crate::config::{Config, Secret};
@@ -36,6 +37,19 @@ const BACKLOG_DEFAULT: u32 = 1024;
 const DESCRIPTORS_KEPT_MIN: u64 = 48;
 const DESCRIPTORS_KEPT_MAX: u64 = 1024;
 
+/// So many of the longest requests of one connection may be under way.
+const FRAMES_UNDER_WAY: usize = 4;
+
+/// What may wait to be sent on all connections together, or twice as much as on one if that is more.
+const UNSENT_BYTES: usize = 32 << 20;
+
+/// A quarter of the bytes that may be under way to the log may be on their way in, as requests that are
+/// long and not there in full.
+const INCOMING_SHARE: usize = 4;
+
+/// Room among those is given out in pieces of so many bytes.
+pub(super) const INCOMING_PIECE_BYTES: usize = 1024;
+
 /// How long accepting pauses when the process has run out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -44,6 +58,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct Limits {
     pub frame_bytes_max: usize,
     pub requests_per_connection_max: usize,
+    /// How many bytes of requests one connection may have under way that are answered here: those for
+    /// the log are admitted for all connections together.
+    pub request_bytes_per_connection_max: usize,
     pub outbox_bytes_max: usize,
     pub handshake_timeout: Duration,
     /// How long a client that has seen more than this server waits for it to catch up.
@@ -71,6 +88,7 @@ impl Limits {
         Self {
             frame_bytes_max: config.frame_bytes_max as usize,
             requests_per_connection_max: config.requests_per_connection_max as usize,
+            request_bytes_per_connection_max: FRAMES_UNDER_WAY * config.frame_bytes_max as usize,
             outbox_bytes_max: usize::try_from(config.outbox_bytes_max).unwrap_or(usize::MAX),
             handshake_timeout: ms(config.client_handshake_timeout_ms),
             behind_patience: ms(config.tick_ms),
@@ -112,6 +130,11 @@ pub struct ClientPort {
     pub metrics: Arc<Metrics>,
     pub clock: Arc<dyn Clock>,
     pub randomness: Arc<dyn Randomness>,
+    /// What all connections are yet to be sent.
+    pub unsent: Arc<Unsent>,
+    /// Room for long requests that are not there in full.
+    pub incoming: Arc<Semaphore>,
+    pub incoming_pieces: usize,
     /// What the `gtmk` and `stmk` commands show and set.
     pub trace_mask: AtomicI64,
     super_digest: Option<Secret>,
@@ -140,8 +163,19 @@ impl ClientPort {
         clock: Arc<dyn Clock>,
         randomness: Arc<dyn Randomness>,
     ) -> Self {
+        let limits = Limits::new(&config);
+        let incoming_bytes = usize::try_from(config.request_bytes_outstanding_max)
+            .unwrap_or(usize::MAX)
+            / INCOMING_SHARE;
+        let incoming_pieces = incoming_bytes
+            .max(2 * limits.frame_bytes_max)
+            .div_ceil(INCOMING_PIECE_BYTES)
+            .min(Semaphore::MAX_PERMITS);
         Self {
-            limits: Limits::new(&config),
+            unsent: Arc::new(Unsent::new(UNSENT_BYTES.max(2 * limits.outbox_bytes_max))),
+            incoming: Arc::new(Semaphore::new(incoming_pieces)),
+            incoming_pieces,
+            limits,
             super_digest: config.super_digest.clone(),
             connection_numbers: AtomicU64::new(consensus.incarnation().first_connection()),
             trace_mask: AtomicI64::new(TRACE_MASK_DEFAULT),
@@ -223,6 +257,7 @@ impl ClientPort {
             number,
             peer,
             self.limits.outbox_bytes_max,
+            Arc::clone(&self.unsent),
             now_ms,
         ));
         self.replica.register(Arc::clone(&outbox));

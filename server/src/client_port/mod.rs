@@ -6,6 +6,7 @@
 
 pub mod connection;
 pub mod dispatch;
+pub mod greeting;
 pub mod listener;
 pub mod outbox;
 
@@ -34,8 +35,12 @@ pub enum Disconnect {
     BadFrame,
     #[error("authentication failed")]
     AuthFailed,
+    #[error("the client has proved more identities than one connection may have")]
+    TooManyIdentities,
     #[error("the client does not read what it is sent")]
     SlowReader,
+    #[error("the client sends a large request slowly, and others wait")]
+    SlowWriter,
     #[error("the client watches more paths than one connection may")]
     TooManyWatches,
     #[error("an answer does not fit a frame")]

@@ -59,7 +59,7 @@ const FORM: &str = "expected host:quorumPort:electionPort[:role][;[clientHost:]c
                     zk1.example.com:2888:3888;2181";
 
 impl Member {
-    pub(crate) fn parse(id: u8, text: &str) -> Result<Self, String> {
+    pub fn parse(id: u8, text: &str) -> Result<Self, String> {
         let (peers, client) = match text.split_once(';') {
             Some((peers, client)) => (peers, Some(ClientAddress::parse(client.trim())?)),
             None => (text, None),
@@ -143,7 +143,9 @@ fn split_host(text: &str) -> Result<(String, Option<&str>), String> {
         },
     };
     let host = host.trim();
-    if host.is_empty() || host.chars().any(|c| c.is_whitespace() || c.is_control()) {
+    // A comma separates members in a reconfig, and no name has either: the line could not be sent back.
+    let is_foreign = |c: char| c.is_whitespace() || c.is_control() || matches!(c, ',' | '=');
+    if host.is_empty() || host.chars().any(is_foreign) {
         return Err(FORM.to_owned());
     }
     Ok((host.to_owned(), rest))

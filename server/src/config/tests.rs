@@ -697,6 +697,13 @@ fn the_super_digest_shows_nowhere() {
 // Members.
 
 #[test]
+fn a_server_line_that_a_reconfig_could_not_repeat_is_refused() {
+    for text in ["a,b:1:2", "server.,=a:2:38", "a=b:1:2", "a:1:2;b,c:3"] {
+        assert!(Member::parse(1, text).is_err(), "{text}");
+    }
+}
+
+#[test]
 fn server_lines_are_understood_in_all_their_forms() {
     let table = [
         ("a:2888:3888", "a:2888:3888:participant"),

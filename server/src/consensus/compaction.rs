@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use openraft::errors::Fatal;
+use quorate_state::canary::{Canary, planted};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -141,13 +142,17 @@ impl Compaction {
 
     /// Takes one snapshot and cuts what it makes superfluous.
     async fn compact(&self) -> Result<(), CompactError> {
-        let source = self
+        let mut source = self
             .raft
             .with_state_machine(|applier: &mut Applier| {
                 let source = applier.snapshot_source();
                 Box::pin(async move { source })
             })
             .await?;
+        if planted(Canary::FuzzySnapshot) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            source.view = self.replica.view();
+        }
         let covered = source.last_applied;
         snapshot_io::write(source, self.snapshots.clone()).await?;
         self.metrics.snapshots.fetch_add(1, Relaxed);

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use futures_util::{Stream, stream};
 use openraft::storage::{LogState, RaftLogReader, RaftLogStorage};
 use openraft::{EntryPayload as Payload, OptionalSend};
+use quorate_state::canary::{Canary, planted};
 use tokio::sync::oneshot;
 
 use super::types::{
@@ -111,8 +112,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     {
         self.log.wait_for_room().await?;
         let mut failure = None;
+        let kept = match planted(Canary::ConflictNotTruncated) {
+            true => self.log.state().last.map_or(0, |last| last.index + 1),
+            false => 0,
+        };
         let entries = entries
             .into_iter()
+            .filter(|entry| entry.log_id.index >= kept)
             .map_while(|entry| match to_log_entry(entry) {
                 Ok(entry) => Some(entry),
                 Err(error) => {
@@ -125,6 +131,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
+        if planted(Canary::ConflictNotTruncated) {
+            return Ok(());
+        }
         Ok(self.log.truncate_after(last_log_id.map(to_entry_id))?)
     }
 
@@ -248,7 +257,7 @@ pub(super) fn to_log_id(id: EntryId) -> LogId {
     }
 }
 
-pub(super) fn to_entry_id(id: LogId) -> EntryId {
+pub(crate) fn to_entry_id(id: LogId) -> EntryId {
     EntryId {
         term: id.leader_id.term,
         index: id.index,
@@ -280,7 +289,7 @@ pub(super) fn to_log_entry(entry: Entry) -> Result<LogEntry, io::Error> {
     Ok(LogEntry { id, kind, payload })
 }
 
-pub(super) fn to_entry(entry: LogEntry) -> Result<Entry, io::Error> {
+pub(crate) fn to_entry(entry: LogEntry) -> Result<Entry, io::Error> {
     let payload = match entry.kind {
         KIND_BLANK => Payload::Blank,
         KIND_NORMAL => Payload::Normal(Proposal(entry.payload)),

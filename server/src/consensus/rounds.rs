@@ -18,9 +18,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::ReadPolicy;
 use parking_lot::Mutex;
 use quorate_protocol::SessionId;
+use quorate_state::canary::{Canary, planted};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -108,11 +110,11 @@ impl Runner {
                 () = self.rounds.asked.notified() => {}
                 _ = flush.tick() => {}
             }
-            let waiters = std::mem::take(&mut *self.rounds.waiting.lock());
+            let mut waiters = std::mem::take(&mut *self.rounds.waiting.lock());
             let now_ms = self.clock.monotonic_ms();
             let mut touched: Vec<SessionId> = waiters.iter().map(|w| w.session).collect();
             let flushes = now_ms.saturating_sub(flushed_ms) >= millis(self.flush);
-            if flushes {
+            if flushes && !planted(Canary::FollowerReadsDoNotTouch) {
                 touched.extend(self.sessions.touched_since(flushed_ms));
             }
             let leads = matches!(self.leadership(), Leadership::Mine { .. });
@@ -125,6 +127,9 @@ impl Runner {
                     // Only now: touches that did not get through go with the next round.
                     if flushes {
                         flushed_ms = now_ms;
+                    }
+                    if planted(Canary::ReusedReadIndex) {
+                        waiters.append(&mut self.rounds.waiting.lock());
                     }
                     if confirmed.send((index, waiters)).await.is_err() {
                         return;
@@ -155,6 +160,10 @@ impl Runner {
         let changed = leadership_after(&self.raft, self.author.server, now);
         // Either may be what the next attempt needs.
         let _ = tokio::time::timeout(PAUSE, changed).await;
+        // Of an engine that has ended there is no more news, and nothing to wait for.
+        if self.leadership() == now {
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 }
 
@@ -193,9 +202,15 @@ pub(super) async fn confirm(
 ) -> Option<u64> {
     match leadership(raft, server) {
         Leadership::Mine { .. } => confirm_leadership(raft).await,
-        Leadership::Other { leader, .. } => {
+        now @ Leadership::Other { leader, .. } => {
             let question = Question::Round { touched };
-            match peers.ask(leader, question, PATIENCE).await {
+            let answered = tokio::select! {
+                biased;
+                answered = peers.ask(leader, question, PATIENCE) => answered,
+                // One that was lost without a word is not waited for when there is another.
+                Some(_) = leadership_after(raft, server, now) => return None,
+            };
+            match answered {
                 Ok(Answer::Confirmed { index }) => Some(index),
                 Ok(_) => None,
                 Err(error) => {
@@ -210,6 +225,9 @@ pub(super) async fn confirm(
 
 /// Asks a majority whether this server still leads; as leader it then knows what is committed.
 pub(super) async fn confirm_leadership(raft: &Raft) -> Option<u64> {
+    if planted(Canary::ReadIndexWithoutQuorum) {
+        return Some(raft.metrics().borrow_watched().last_applied?.index);
+    }
     let round = raft.get_read_linearizer(ReadPolicy::ReadIndex);
     let linearizer = tokio::time::timeout(PATIENCE, round).await.ok()?.ok()?;
     Some(linearizer.read_log_id().index())

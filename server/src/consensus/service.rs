@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use openraft::async_runtime::watch::WatchReceiver;
 use quorate_state::Command;
+use quorate_state::canary::{Canary, planted};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::pump::{self, Leadership, Refusals};
@@ -27,6 +28,16 @@ fn failed(error: impl std::fmt::Display) -> ServiceError {
     ServiceError(error.to_string())
 }
 
+/// Takes every candidate's log for the longest, if that mistake is planted.
+fn overrate(asked: &mut VoteAsked) {
+    if planted(Canary::VoteForShorterLog) {
+        asked.last = Some(Place {
+            term: asked.candidate.term,
+            index: u64::MAX,
+        });
+    }
+}
+
 impl Service for Consensus {
     type Incoming = IncomingSnapshot;
     type Forwarded = ForwardedWrites;
@@ -42,12 +53,14 @@ impl Service for Consensus {
         Ok(appended)
     }
 
-    async fn vote(&self, asked: VoteAsked) -> Result<Voted, ServiceError> {
+    async fn vote(&self, mut asked: VoteAsked) -> Result<Voted, ServiceError> {
+        overrate(&mut asked);
         let response = self.raft.vote(translate::vote_request(asked)).await;
         Ok(translate::voted(&response.map_err(failed)?))
     }
 
-    async fn pre_vote(&self, asked: VoteAsked) -> Result<Voted, ServiceError> {
+    async fn pre_vote(&self, mut asked: VoteAsked) -> Result<Voted, ServiceError> {
+        overrate(&mut asked);
         let response = self.raft.pre_vote(translate::vote_request(asked)).await;
         Ok(translate::voted(&response.map_err(failed)?))
     }

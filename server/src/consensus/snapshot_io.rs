@@ -6,12 +6,13 @@
 use std::error::Error;
 use std::io;
 
+use quorate_state::canary::{Canary, planted};
 use quorate_state::{State, StateView};
 
 use super::log_store::{to_entry_id, to_log_id};
 use super::types::{LogId, Snapshot, SnapshotData, SnapshotMeta, StoredMembership};
 use crate::storage::StorageError;
-use crate::storage::log::{EntryId, Log};
+use crate::storage::log::{EntryId, Log, LogState};
 use crate::storage::snapshots::{SnapshotFile, SnapshotInfo, SnapshotStore};
 
 /// What a server starts from.
@@ -68,22 +69,32 @@ pub fn drop_contradicted(log: &Log, applied: Option<LogId>) -> Result<(), Storag
     let Some(applied) = applied.map(to_entry_id) else {
         return Ok(());
     };
-    let state = log.state();
-    let keep = state.committed.max(state.purged);
-    let contradicted = match log.id_at(applied.index) {
-        Some(found) => found.term != applied.term,
-        // The log ends before, in a term that came after: an entry that was overruled.
-        None => state.last.is_some_and(|last| last.term > applied.term),
-    };
-    // Committed entries that are contradicted are damage, for the engine to report.
-    if !contradicted || keep.is_some_and(|keep| keep.index >= applied.index) {
+    let Some(keep) = contradicted(&log.state(), log.id_at(applied.index), applied) else {
         return Ok(());
-    }
+    };
     tracing::info!(
         index = applied.index,
         "dropping entries that the newest snapshot has overruled"
     );
     log.truncate_after(keep)
+}
+
+/// Whether a snapshot up to `applied` contradicts a log, which has `found` at that index. If so:
+/// the entry that is to be the last one.
+pub(crate) fn contradicted(
+    state: &LogState,
+    found: Option<EntryId>,
+    applied: EntryId,
+) -> Option<Option<EntryId>> {
+    let keep = state.committed.max(state.purged);
+    let contradicted = match found {
+        Some(found) => found.term != applied.term,
+        // The log ends before, in a term that came after: an entry that was overruled.
+        None => state.last.is_some_and(|last| last.term > applied.term),
+    };
+    // Committed entries that are contradicted are damage, for the engine to report.
+    let may_go = keep.is_none_or(|keep| keep.index < applied.index);
+    (contradicted && may_go).then_some(keep)
 }
 
 /// Loads the state of one snapshot.
@@ -133,10 +144,15 @@ pub struct Source {
 /// [`WriteError`].
 pub async fn write(source: Source, snapshots: SnapshotStore) -> Result<(), WriteError> {
     let write = move || -> Result<(), Box<dyn Error + Send + Sync>> {
-        let info = SnapshotInfo {
+        let mut info = SnapshotInfo {
             last: source.last_applied.map(to_entry_id),
             membership: rmp_serde::to_vec(&source.membership)?,
         };
+        if planted(Canary::SnapshotClaimsMore)
+            && let Some(last) = &mut info.last
+        {
+            last.index += 1;
+        }
         let mut writer = snapshots.begin(info)?;
         source
             .view
@@ -176,11 +192,11 @@ pub(super) fn describe(file: SnapshotFile) -> Result<Snapshot, io::Error> {
     })
 }
 
-fn read_state(file: &SnapshotFile) -> Result<State, StorageError> {
+pub(crate) fn read_state(file: &SnapshotFile) -> Result<State, StorageError> {
     State::load(&mut file.read()?).map_err(|error| damaged(file, &error))
 }
 
-fn decode_membership(file: &SnapshotFile) -> Result<StoredMembership, StorageError> {
+pub(crate) fn decode_membership(file: &SnapshotFile) -> Result<StoredMembership, StorageError> {
     rmp_serde::from_slice(&file.info().membership).map_err(|error| damaged(file, &error))
 }
 

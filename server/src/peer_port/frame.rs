@@ -90,7 +90,8 @@ impl Kind {
         Self::ForwardEnded,
     ];
 
-    fn of(number: u8) -> Option<Self> {
+    /// The kind with this number, if there is one.
+    pub fn of(number: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u8 == number)
     }
 }

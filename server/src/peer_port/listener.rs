@@ -5,7 +5,7 @@
 //! at a time: a new one first ends the old one. Bounded: connections, the bytes of a frame, and the
 //! answers under way; beyond that a peer is not read from.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -54,9 +54,9 @@ pub struct PeerPort<S> {
     links: Links,
     /// Set once there is something to serve with.
     service: OnceLock<Arc<S>>,
-    forwards: Mutex<HashMap<u64, ForwardSlot>>,
+    forwards: Mutex<BTreeMap<u64, ForwardSlot>>,
     /// Why a server was refused last, so that it is logged once.
-    refused: Mutex<HashMap<u64, String>>,
+    refused: Mutex<BTreeMap<u64, String>>,
 }
 
 /// A server's one stream of forwarded writes.

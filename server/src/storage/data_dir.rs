@@ -11,6 +11,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use quorate_state::canary::{Canary, planted};
+
 use super::StorageError;
 use super::file::{Disk, RealDisk, read_exact_at, write_all_at};
 use super::log::{EntryId, FatalHook, Log, LogOptions};
@@ -18,7 +20,8 @@ use super::snapshots::SnapshotStore;
 
 const IDENTITY_FILE: &str = "identity";
 const IDENTITY_FILE_TEMPORARY: &str = "identity.tmp";
-const LOCK: &str = "lock";
+/// Whoever uses the folder holds a lock on this file.
+pub(crate) const LOCK: &str = "lock";
 /// The newest identity format this program reads, and the one it writes.
 const FORMAT_VERSION: u32 = 1;
 const MAGIC: &[u8; 8] = b"QuorumId";
@@ -98,6 +101,14 @@ impl DataDir {
         locks: Vec<fs::File>,
     ) -> Result<DataDir, StorageError> {
         let identity = read_identity(&*disk, data)?;
+        if identity.is_some() {
+            // Names that are seen here may be known to the cache alone, if a sync has failed and nothing
+            // but the process was started again.
+            for folder in [data, log] {
+                disk.sync_folder(folder)
+                    .map_err(StorageError::during("sync", folder))?;
+            }
+        }
         Ok(DataDir {
             disk,
             data: data.into(),
@@ -145,9 +156,11 @@ impl DataDir {
         self.disk
             .rename(&temporary, &path)
             .map_err(StorageError::during("rename", &path))?;
-        self.disk
-            .sync_folder(&self.data)
-            .map_err(StorageError::during("sync", &path))?;
+        if !planted(Canary::IdentityNameNotSynced) {
+            self.disk
+                .sync_folder(&self.data)
+                .map_err(StorageError::during("sync", &path))?;
+        }
         self.identity = Some(identity);
         Ok(())
     }

@@ -11,6 +11,7 @@ use super::nodes::NodeId;
 use super::znode::{Kind, Znode};
 use super::{Author, DataTree, parent_of};
 use crate::applied::{Change, ChangeKind};
+use crate::canary::{Canary, planted};
 use crate::command::Rules;
 use crate::digest;
 use crate::error::OpError;
@@ -114,8 +115,7 @@ impl DataTree {
         let acl = resolve(acl, author.identities, author.rules)?;
         let parent = self.find(parent_of(&path)).ok_or(OpError::NoNode)?;
         let parent_znode = self.nodes.znode(parent.id);
-        let skip_acl = author.rules.skip_acl;
-        if !self.allows(&parent_znode, Perms::CREATE, author.identities, skip_acl) {
+        if !self.lets(author, &parent_znode, Perms::CREATE) {
             return Err(OpError::NoAuth);
         }
         if plan.is_sequential {
@@ -160,7 +160,10 @@ impl DataTree {
     /// number gets longer, and no longer sorts as text; ZooKeeper stops working at 2^31.
     fn append_number(&self, parent: NodeId, path: &mut String) {
         use std::fmt::Write as _;
-        let created = self.nodes.family(parent).map_or(0, |family| family.created);
+        let mut created = self.nodes.family(parent).map_or(0, |family| family.created);
+        if planted(Canary::SequenceFromChildCount) {
+            created = self.nodes.child_count(parent).into();
+        }
         write!(path, "{created:010}").expect("writing to a string does not fail");
     }
 }

@@ -20,9 +20,8 @@ impl DataTree {
             return Err(OpError::BadArguments);
         }
         let parent = self.find(parent_of(path)).ok_or(OpError::NoNode)?;
-        let skip_acl = author.rules.skip_acl;
         let parent = self.nodes.znode(parent.id);
-        if !self.allows(&parent, Perms::DELETE, author.identities, skip_acl) {
+        if !self.lets(author, &parent, Perms::DELETE) {
             return Err(OpError::NoAuth);
         }
         let found = self.find(path).ok_or(OpError::NoNode)?;

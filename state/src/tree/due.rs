@@ -63,6 +63,11 @@ impl DueList {
         self.0.remove(&(due, id));
     }
 
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Those whose time has come: of each sort the longest overdue first.
     pub(crate) fn over(&self, now_ms: i64, never_used_ms: i64) -> impl Iterator<Item = NodeId> {
         let from = |first| {

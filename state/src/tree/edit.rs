@@ -14,6 +14,7 @@ use super::journal::Undo;
 use super::nodes::{Family, NodeId, Slot};
 use super::znode::{self, Kind, Znode};
 use super::{DataTree, Found, parent_of};
+use crate::canary::{Canary, planted};
 use crate::digest;
 
 /// What a rewrite does to the data.
@@ -145,7 +146,9 @@ impl DataTree {
         self.link_last(id);
         self.index.insert(&self.nodes, id);
         self.count_new(place, path_len, znode);
-        self.enlist(id, znode);
+        if !planted(Canary::EphemeralsNotInSnapshot) {
+            self.enlist(id, znode);
+        }
         id
     }
 
@@ -273,13 +276,12 @@ impl DataTree {
             let Kind::Ephemeral(owner) = Znode::decode(record).kind else {
                 unreachable!("the flags of a record say what it holds");
             };
-            let ids = self
-                .ephemerals
-                .get_mut(&owner)
-                .expect("an ephemeral is listed with its session");
-            ids.remove(&id);
-            if ids.is_empty() {
-                self.ephemerals.remove(&owner);
+            // Of a session that ends the whole list is gone already.
+            if let Some(ids) = self.ephemerals.get_mut(&owner) {
+                ids.remove(&id);
+                if ids.is_empty() {
+                    self.ephemerals.remove(&owner);
+                }
             }
         }
         self.drop_due(id);

@@ -11,6 +11,7 @@
 //! paths and on the order of commands alone.
 
 pub(crate) mod acl;
+mod audit;
 mod create;
 mod delete;
 mod due;
@@ -25,12 +26,14 @@ mod set_acl;
 mod set_data;
 pub(crate) mod znode;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use quorate_protocol::{Acl, Id, Perms, SessionId, Zxid};
 
 use crate::applied::{Change, ChangeKind};
+use crate::canary::{Canary, planted};
 use crate::command::Rules;
 use crate::digest;
 use crate::error::OpError;
@@ -62,7 +65,13 @@ pub(crate) struct Author<'a> {
     pub(crate) session: SessionId,
     pub(crate) identities: &'a [Id],
     pub(crate) rules: Rules,
+    pub(crate) decisions: &'a Decisions,
 }
+
+/// What long ACLs have been found to give the author, each asked once per command: a multi may ask
+/// sixty thousand times. While a command is applied no ACL's number is given to another.
+#[derive(Debug, Default)]
+pub(crate) struct Decisions(RefCell<BTreeMap<(u32, i32), bool>>);
 
 /// The tree, and what helps to change it.
 #[derive(Debug)]
@@ -195,6 +204,18 @@ impl DataTree {
             || permits(self.nodes.acls.get(znode.acl), wanted, identities)
     }
 
+    /// As [`Self::allows`], for the author of a write.
+    fn lets(&self, author: &Author<'_>, znode: &Znode<'_>, wanted: Perms) -> bool {
+        /// Up to here, asking again costs less than remembering.
+        const SHORT: usize = 16;
+        let ask = || self.allows(znode, wanted, author.identities, author.rules.skip_acl);
+        if self.nodes.acls.get(znode.acl).len() <= SHORT {
+            return ask();
+        }
+        let mut decisions = author.decisions.0.borrow_mut();
+        *decisions.entry((znode.acl.0, wanted.0)).or_insert_with(ask)
+    }
+
     /// The ephemerals of a session, by path.
     pub(crate) fn ephemerals_of(&self, session: SessionId) -> Vec<String> {
         let ids = self.ephemerals.get(&session).into_iter().flatten();
@@ -239,9 +260,20 @@ impl DataTree {
         zxid: Zxid,
         changes: &mut Vec<Change>,
     ) {
-        for path in self.ephemerals_of(session) {
-            let found = self.find(&path).expect("a listed ephemeral is in the tree");
-            self.delete_found(&path, found, zxid, changes);
+        // All at once: a session may have a hundred thousand, and everybody waits meanwhile.
+        let ids = self.ephemerals.remove(&session).unwrap_or_default();
+        let mut listed: Vec<(String, NodeId)> = ids
+            .into_iter()
+            .map(|id| (self.nodes.path(id), id))
+            .collect();
+        listed.sort_unstable();
+        if planted(Canary::EphemeralLeftBehind) {
+            listed.pop();
+        }
+        changes.reserve(listed.len());
+        for (path, id) in listed {
+            let place = digest::path(&path);
+            self.delete_found(&path, Found { id, place }, zxid, changes);
         }
     }
 

@@ -8,6 +8,7 @@ use quorate_protocol::{CreateMode, ErrorCode, Perms, types::BadFlags};
 
 use super::{Author, DataTree, Plan, check_version};
 use crate::applied::Change;
+use crate::canary::{Canary, planted};
 use crate::error::OpError;
 
 /// Whether ZooKeeper could decode the operations: create flags it does not know end the whole
@@ -44,6 +45,10 @@ impl DataTree {
             match self.multi_op(author, op, changes) {
                 Ok(result) => results.push(result),
                 Err(error) => {
+                    if planted(Canary::MultiAppliedInPart) {
+                        self.commit();
+                        return failure(count, results.len(), error);
+                    }
                     self.roll_back();
                     changes.clear();
                     return failure(count, results.len(), error);
@@ -115,8 +120,7 @@ impl DataTree {
     fn check(&self, author: &Author<'_>, check: &Check) -> Result<(), OpError> {
         let found = self.find_valid(&check.path)?;
         let znode = self.nodes.znode(found.id);
-        let skip_acl = author.rules.skip_acl;
-        if !self.allows(&znode, Perms::READ, author.identities, skip_acl) {
+        if !self.lets(author, &znode, Perms::READ) {
             return Err(OpError::NoAuth);
         }
         check_version(check.version, znode.version)

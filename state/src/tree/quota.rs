@@ -81,7 +81,7 @@ impl Limits {
 }
 
 impl Quota {
-    fn fingerprint(&self, path: &str) -> u64 {
+    pub(super) fn fingerprint(&self, path: &str) -> u64 {
         Fingerprint::of(Fact::Quota, digest::path(path))
             .number(self.count)
             .number(self.bytes)
@@ -221,7 +221,7 @@ impl DataTree {
     }
 
     fn limits_at(&self, path: &str) -> Limits {
-        self.find(&format!("{QUOTA_ROOT}{path}{LIMITS}"))
+        self.find(&limits_path(path))
             .and_then(|Found { id, .. }| self.nodes.znode(id).data)
             .map_or_else(Limits::default, Limits::parse)
     }
@@ -235,6 +235,11 @@ impl DataTree {
             self.rewrite(found, &NewData::Set(Some(text.as_bytes())), |_| {});
         }
     }
+}
+
+/// The znode that sets the quota of `path`.
+pub(super) fn limits_path(path: &str) -> String {
+    format!("{QUOTA_ROOT}{path}{LIMITS}")
 }
 
 /// The path whose quota the znode at `path` sets.

@@ -20,8 +20,7 @@ impl DataTree {
         let acl = resolve(acl, author.identities, author.rules)?;
         let found = self.find_valid(path)?;
         let znode = self.nodes.znode(found.id);
-        let skip_acl = author.rules.skip_acl;
-        if !self.allows(&znode, Perms::ADMIN, author.identities, skip_acl) {
+        if !self.lets(author, &znode, Perms::ADMIN) {
             return Err(OpError::NoAuth);
         }
         check_version(version, znode.aversion)?;

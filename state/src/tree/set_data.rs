@@ -9,6 +9,7 @@ use super::edit::NewData;
 use super::znode::Znode;
 use super::{Author, CONFIG_PATH, DataTree, Found, check_version, next_version};
 use crate::applied::{Change, ChangeKind};
+use crate::canary::{Canary, planted};
 use crate::error::OpError;
 
 impl DataTree {
@@ -23,8 +24,7 @@ impl DataTree {
     ) -> Result<Stat, OpError> {
         let found = self.find_valid(path)?;
         let znode = self.nodes.znode(found.id);
-        let skip_acl = author.rules.skip_acl;
-        if !self.allows(&znode, Perms::WRITE, author.identities, skip_acl) {
+        if !self.lets(author, &znode, Perms::WRITE) {
             return Err(OpError::NoAuth);
         }
         if path == CONFIG_PATH {
@@ -35,7 +35,9 @@ impl DataTree {
         if author.rules.enforce_quota {
             self.check_quota(path, 0, growth)?;
         }
-        check_version(version, znode.version)?;
+        if !planted(Canary::VersionNotChecked) {
+            check_version(version, znode.version)?;
+        }
 
         let (zxid, time_ms) = (author.zxid.0, author.time_ms);
         let acl = znode.acl;

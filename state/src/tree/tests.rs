@@ -12,20 +12,28 @@ impl DataTree {
     }
 }
 
-fn author(identities: &[Id]) -> Author<'_> {
+fn author<'a>(identities: &'a [Id], decisions: &'a Decisions) -> Author<'a> {
     Author {
         zxid: Zxid(5),
         time_ms: 7,
         session: SessionId::new(1).expect("not zero"),
         identities,
         rules: Rules::default(),
+        decisions,
     }
 }
 
 fn numbered(tree: &mut DataTree, path: &str) -> String {
     let plan = Plan::of_create(2, Rules::default()).expect("flag 2 is a mode");
     let acl = [AclEntry::open()];
-    let created = tree.create(&author(&[]), plan, path.to_owned(), None, &acl, &mut vec![]);
+    let created = tree.create(
+        &author(&[], &Decisions::default()),
+        plan,
+        path.to_owned(),
+        None,
+        &acl,
+        &mut vec![],
+    );
     created.expect("nothing stands in the way").0
 }
 
@@ -69,7 +77,14 @@ fn an_acl_is_kept_as_long_as_a_znode_has_it() {
     let plan = Plan::of_create(0, Rules::default()).expect("flag 0 is a mode");
     let own = [AclEntry::new(Perms::ALL, "auth", "")];
     let create = |tree: &mut DataTree, path: &str| {
-        let created = tree.create(&author(&me), plan, path.to_owned(), None, &own, &mut vec![]);
+        let created = tree.create(
+            &author(&me, &Decisions::default()),
+            plan,
+            path.to_owned(),
+            None,
+            &own,
+            &mut vec![],
+        );
         created.expect("nothing stands in the way");
         tree.nodes
             .znode(tree.find(path).expect("it was created").id)
@@ -78,7 +93,7 @@ fn an_acl_is_kept_as_long_as_a_znode_has_it() {
     let first = create(&mut tree, "/a");
     assert_eq!(create(&mut tree, "/b"), first);
     let delete = |tree: &mut DataTree, path: &str| {
-        tree.delete(&author(&me), path, -1, &mut vec![])
+        tree.delete(&author(&me, &Decisions::default()), path, -1, &mut vec![])
             .expect("it can be deleted");
     };
     delete(&mut tree, "/a");

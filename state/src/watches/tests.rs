@@ -527,6 +527,49 @@ fn paths_have_the_parents_they_should() {
     assert_eq!(parent_of("/a/b"), Some("/a"));
 }
 
+#[test]
+fn the_bytes_of_what_a_connection_watches_are_those_of_its_paths_at_any_moment() {
+    let mut table = table_with(&[
+        ("/a", Data),
+        ("/a", Child),
+        ("/long/path", Persistent),
+        ("/b", PersistentRecursive),
+    ]);
+    table.add(YOU, "/a", Data);
+    assert_eq!(table.path_bytes_of(ME), 2 + 10 + 2);
+    table.trigger(&[set("/a")], &mut |_| {});
+    assert_eq!(
+        table.path_bytes_of(ME),
+        2 + 10 + 2,
+        "the child watch is left"
+    );
+    assert_eq!(table.path_bytes_of(YOU), 0);
+    assert!(table.remove(ME, "/a", WatcherType::Any));
+    assert_eq!(table.path_bytes_of(ME), 10 + 2);
+    assert!(table.remove(ME, "/long/path", WatcherType::Any));
+    assert!(table.remove(ME, "/b", WatcherType::Any));
+    assert_eq!(table.path_bytes_of(ME), 0);
+}
+
+#[test]
+fn a_connection_that_has_ended_is_forgotten_step_by_step_and_whole() {
+    let mut table = WatchTable::new();
+    for number in 0..10 {
+        table.add(ME, &format!("/{number}"), Data);
+        table.add(YOU, &format!("/{number}"), PersistentRecursive);
+    }
+    assert!(!table.remove_some_of(ME, 4));
+    assert_eq!(table.count_of(ME), 6);
+    assert_eq!(table.path_bytes_of(ME), 12);
+    assert!(!table.remove_some_of(ME, 4));
+    assert!(table.remove_some_of(ME, 4));
+    assert!(table.remove_some_of(ME, 4), "there is nothing to forget");
+    assert_eq!((table.count_of(ME), table.path_bytes_of(ME)), (0, 0));
+    assert_eq!(table.count_of(YOU), 10);
+    assert_eq!(table.data_watch_summary().connections, 1);
+    assert_eq!(events(&mut table, &[set("/3")]).len(), 1);
+}
+
 mod rearming {
     use super::*;
 

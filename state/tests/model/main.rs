@@ -338,6 +338,7 @@ impl World {
     /// Everything that can be read.
     fn compare(&self) {
         let state = &self.state;
+        assert_eq!(state.audit(1), []);
         let nodes = &self.model.nodes;
         assert_eq!(state.node_count(), nodes.len() as u64 + 1);
         let bytes: usize = nodes

@@ -201,6 +201,14 @@ impl Members {
         (*effective.log_id(), effective.membership().clone())
     }
 
+    /// Who votes, if that is settled: the newest membership in the log is committed, and no change is
+    /// under way.
+    pub fn voters(&self) -> Option<BTreeSet<u64>> {
+        let (at, membership) = self.effective();
+        let is_settled = self.is_committed(at) && membership.get_joint_config().len() == 1;
+        is_settled.then(|| membership.voter_ids().collect())
+    }
+
     /// Whether the membership that `at` has set is the newest that is committed.
     fn is_committed(&self, at: Option<LogId>) -> bool {
         let metrics = self.raft.server_metrics();
@@ -272,7 +280,7 @@ fn is_member(node: &PeerNode) -> bool {
 
 /// What clients are to read of a membership. `None` while two memberships are in force: one is on
 /// its way out, and the other may yet be taken back.
-pub(super) fn configuration(membership: &Membership) -> Option<Configuration> {
+pub(crate) fn configuration(membership: &Membership) -> Option<Configuration> {
     if membership.get_joint_config().len() != 1 {
         return None;
     }

@@ -1,6 +1,6 @@
 //! The lane for votes, questions and answers, which come in any order.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -37,7 +37,7 @@ pub(super) async fn control_lane(
         sleep_until(retry_at).await;
         match dial(&door, &target, Lane::Control, 0).await {
             Ok(connection) => {
-                let mut open = HashMap::new();
+                let mut open = BTreeMap::new();
                 let reason = control_connection(connection, first, &mut asks, &mut open).await;
                 tracing::debug!(server = target.server, reason, "a control lane has ended");
                 for (_, answer) in open {
@@ -61,7 +61,7 @@ async fn control_connection(
     connection: Connection,
     first: Ask,
     asks: &mut mpsc::Receiver<Ask>,
-    open: &mut HashMap<u64, oneshot::Sender<Result<Frame, PeerError>>>,
+    open: &mut BTreeMap<u64, oneshot::Sender<Result<Frame, PeerError>>>,
 ) -> String {
     let Connection {
         mut reader,

@@ -20,6 +20,7 @@
 //! kind is a new format version.
 
 use bytes::Bytes;
+use quorate_state::canary::{Canary, planted};
 
 /// What disks write whole or not at all, and the unit of recovery.
 pub(crate) const SECTOR: usize = 512;
@@ -259,9 +260,10 @@ fn choose_mask(bytes: &[u8], place: Place) -> u64 {
     let mut state = u64::from(place.seed) << 32 ^ place.sequence;
     // The first sector holds the magic number, the last one the end mark.
     let between = bytes.get(SECTOR..bytes.len() - SECTOR).unwrap_or_default();
-    while !between
-        .chunks_exact(SECTOR)
-        .all(|sector| has_two_bits(sector, mask))
+    while !planted(Canary::ZerosNotMasked)
+        && !between
+            .chunks_exact(SECTOR)
+            .all(|sector| has_two_bits(sector, mask))
     {
         // splitmix64
         state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -323,7 +325,7 @@ impl BatchHeader {
     /// Checks and unmasks `batch`, all the bytes on disk, and returns its records.
     pub(crate) fn records(&self, mut batch: Vec<u8>) -> Option<Records> {
         let body = batch.get_mut(BATCH_HEADER..self.length_on_disk())?;
-        if crc32c::crc32c(body) != self.body_checksum {
+        if crc32c::crc32c(body) != self.body_checksum && !planted(Canary::ChecksumIgnored) {
             return None;
         }
         let (records, _) = body.split_at_mut(body.len() - END_MARK.len());

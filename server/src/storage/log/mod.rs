@@ -8,6 +8,7 @@
 //! is at stake: see [`Log::space`]. Format: `segment`, `entry`. After a crash: `recovery`.
 
 mod entry;
+pub mod inspect;
 mod preparer;
 mod recovery;
 mod segment;
@@ -21,10 +22,11 @@ mod writer;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use super::StorageError;
 use super::data_dir::Identity;
@@ -265,6 +267,34 @@ impl Log {
         on_fatal: FatalHook,
         check: impl FnOnce(Option<EntryId>) -> Result<T, StorageError>,
     ) -> Result<(Log, T), StorageError> {
+        let (shared, position, checked) =
+            Log::recover(disk, folder, identity, options, on_fatal, check)?;
+        Ok((Log::start(shared, position)?, checked))
+    }
+
+    /// As [`Log::open`], without threads: nothing can be written.
+    #[cfg(feature = "fuzzing")]
+    pub fn open_to_read(
+        disk: Arc<dyn Disk>,
+        folder: &Path,
+        identity: Identity,
+    ) -> Result<Log, StorageError> {
+        let (options, on_fatal) = (LogOptions::default(), Arc::new(|_: &StorageError| {}));
+        let (shared, _, ()) = Log::recover(disk, folder, identity, options, on_fatal, |_| Ok(()))?;
+        Ok(Log {
+            shared,
+            workers: Mutex::new(Workers::Threads(Vec::new())),
+        })
+    }
+
+    fn recover<T>(
+        disk: Arc<dyn Disk>,
+        folder: &Path,
+        identity: Identity,
+        options: LogOptions,
+        on_fatal: FatalHook,
+        check: impl FnOnce(Option<EntryId>) -> Result<T, StorageError>,
+    ) -> Result<(Arc<Shared>, writer::Position, T), StorageError> {
         let recovered = recovery::read(&*disk, folder, identity)?;
         let Some(mut recovered) = recovered else {
             return Err(StorageError::Missing {
@@ -281,11 +311,11 @@ impl Log {
                 "cut off a write that never finished and was never acknowledged"
             );
         }
-        let (writer_state, view, files) = writer::Position::from_recovered(recovered);
+        let (position, view, files) = writer::Position::from_recovered(recovered);
         let inner = Inner {
             view,
             files,
-            remaining: writer_state.remaining(),
+            remaining: position.remaining(),
             ..Inner::default()
         };
         let shared = Arc::new(Shared {
@@ -301,7 +331,7 @@ impl Log {
             space: watch::Sender::new(true),
             on_fatal,
         });
-        Ok((Log::start(shared, writer_state)?, checked))
+        Ok((shared, position, checked))
     }
 
     fn start(shared: Arc<Shared>, position: writer::Position) -> Result<Log, StorageError> {

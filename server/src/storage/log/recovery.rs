@@ -21,19 +21,21 @@
 //! does so when it is closed: from then on the first rule holds for all that was acknowledged.
 //!
 //! [`read`] changes nothing. [`Recovered::repair`] zeroes what was torn, and writes the last batch
-//! once more unless it is a seal: should its sync have failed, the page cache may show what the disk
-//! does not hold (Rebello et al., ATC 2020). No earlier batch can be in that doubt.
+//! once more: should its sync have failed, the page cache may show what the disk does not hold
+//! (Rebello et al., ATC 2020). No earlier batch can be in that doubt.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use quorate_state::canary::{Canary, planted};
+
 use super::super::StorageError;
 use super::super::data_dir::Identity;
 use super::super::file::{Disk, read_exact_at, write_all_at, write_zeros};
 use super::entry::{
-    BatchHeader, Record, Records, SECTOR, checksum_seed, is_incomplete, is_incomplete_header,
-    is_zero,
+    BATCH_HEADER, BatchHeader, Record, Records, SECTOR, checksum_seed, is_incomplete,
+    is_incomplete_header, is_zero,
 };
 use super::segment::{self, SEGMENT_HEADER, Segment};
 use super::view::{Run, View};
@@ -95,9 +97,13 @@ enum Found {
         covered: Range<u64>,
         is_incomplete: bool,
     },
+    /// A batch that does not continue the chain.
+    OutOfTurn,
     /// Something that cannot be.
     Nonsense(&'static str),
 }
+
+const OUT_OF_TURN: &str = "a batch does not continue the one before it";
 
 /// Reads all segments in `folder`. `None` if there is no batch at all.
 pub(crate) fn read(
@@ -234,7 +240,7 @@ impl Walk {
             Some(found) => found,
             None => zeros_from(contents, offset),
         };
-        self.check_nothing_later(segment, contents, offset)?;
+        self.check_nothing_later(segment, contents, offset, &found)?;
         let Some(stop) = &self.stop else {
             let path = segment.path.clone();
             let (segment, offset) = (segment.sequence, offset as u64);
@@ -285,9 +291,9 @@ impl Walk {
             return Err(Found::Nonsense("a batch belongs elsewhere"));
         }
         match self.expected {
-            Some(expected) if expected != (header.sequence, header.previous) => Err(
-                Found::Nonsense("a batch does not continue the one before it"),
-            ),
+            Some(expected) if expected != (header.sequence, header.previous) => {
+                Err(Found::OutOfTurn)
+            }
             _ => match header.records(contents[offset..end].to_vec()) {
                 Some(records) => Ok(Some((header, records))),
                 None => {
@@ -331,6 +337,7 @@ impl Walk {
                     entries = Some((first, entry.id.index));
                     self.view.push(entry);
                 }
+                Record::Vote(_) if self.view.vote.is_some() && planted(Canary::VoteRolledBack) => {}
                 Record::Vote(vote) => self.view.vote = Some(vote),
                 Record::Committed(id) => self.view.committed = Some(id),
                 Record::Truncate(last) => {
@@ -402,6 +409,7 @@ impl Walk {
         segment: &Segment,
         contents: &[u8],
         offset: usize,
+        found: &Found,
     ) -> Result<(), StorageError> {
         let expected = self.expected.map_or(0, |(sequence, _)| sequence);
         let later = contents[offset.min(contents.len())..]
@@ -415,12 +423,19 @@ impl Walk {
         if !later {
             return Ok(());
         }
-        match &self.stop {
-            Some(_) => Err(self.damaged_at_stop()),
-            None => {
+        let before = self.stop.as_ref().map(|stop| &stop.found);
+        match (before, found) {
+            // The segment before ends well, and the next batch, which is to be here, is not one. If
+            // there is a whole one that comes later in the chain, the missing one was there.
+            (None, _)
+            | (
+                Some(Found::Zeros { upto: None, .. }),
+                Found::Zeros { .. } | Found::BadBody { .. } | Found::Nonsense(_),
+            ) => {
                 let what = "a batch is missing or changed, and later ones exist";
                 Err(StorageError::damaged(&segment.path, offset as u64, what))
             }
+            _ => Err(self.damaged_at_stop()),
         }
     }
 
@@ -448,9 +463,13 @@ impl Walk {
                 covered,
                 is_incomplete: true,
             } => Some(covered.clone()),
+            Found::BadBody { covered, .. } if planted(Canary::DamageCutOff) => {
+                Some(covered.clone())
+            }
             Found::BadBody { .. } => {
                 return damaged("a batch was written whole and has changed since");
             }
+            Found::OutOfTurn => return damaged(OUT_OF_TURN),
             Found::Nonsense(what) => return damaged(what),
         };
         // A torn first batch of a segment goes together with that segment.
@@ -472,19 +491,32 @@ impl Walk {
 
 impl Recovered {
     /// Brings the disk to what [`read`] found, so that new batches can follow.
+    ///
+    /// A power cut in the middle of it must not look like damage. So a torn batch loses its header last,
+    /// and by itself: what is left of it on the way shows, as before, that its write never finished.
     pub(crate) fn repair(&mut self, disk: &dyn Disk, folder: &Path) -> Result<(), StorageError> {
         if let Some(active) = self.segments.values().next_back() {
             let failed = |operation| StorageError::during(operation, &active.path);
+            let zero = |from, to| -> Result<(), StorageError> {
+                write_zeros(&*active.file, from, to).map_err(failed("write"))?;
+                active.file.sync_data().map_err(failed("sync"))
+            };
             if let Some(torn) = &self.torn {
-                write_zeros(&*active.file, torn.start, torn.end).map_err(failed("write"))?;
+                let header_end = torn.start + BATCH_HEADER as u64;
+                zero(header_end, torn.end)?;
+                zero(torn.start, header_end)?;
             }
-            let rewrite = self.last_batch.take().filter(|_| !self.sealed);
-            if let Some((offset, bytes)) = &rewrite {
-                write_all_at(&*active.file, bytes, *offset).map_err(failed("write"))?;
-            }
-            if self.torn.is_some() || rewrite.is_some() {
+            // Seals as well: the sync of one may have failed, or never returned, and what is read now
+            // may be in memory only. What follows it must not outlive it.
+            if let Some((offset, bytes)) = self.last_batch.take()
+                && !planted(Canary::LastBatchNotRewritten)
+            {
+                write_all_at(&*active.file, &bytes, offset).map_err(failed("write"))?;
                 active.file.sync_data().map_err(failed("sync"))?;
             }
+        }
+        if planted(Canary::StaleSegmentsLeft) {
+            self.useless.clear();
         }
         for path in std::mem::take(&mut self.useless) {
             segment::remove_if_there(disk, &path)?;
@@ -492,6 +524,16 @@ impl Recovered {
                 .map_err(StorageError::during("sync", folder))?;
         }
         Ok(())
+    }
+
+    /// The bytes of a write that never finished, in the last segment.
+    pub(crate) fn torn(&self) -> Option<Range<u64>> {
+        self.torn.clone()
+    }
+
+    /// The files that [`Recovered::repair`] removes.
+    pub(crate) fn useless(&self) -> &[PathBuf] {
+        &self.useless
     }
 
     /// How many bytes of a write that never finished were cut off.

@@ -6,9 +6,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::MutexGuard;
+use quorate_state::canary::{Canary, planted};
+use tokio::time::Instant;
 
 use super::super::StorageError;
 use super::super::data_dir::Identity;
@@ -283,6 +285,10 @@ impl Writer {
                 Some(Operation::Vote(vote, done)) => {
                     self.batch.push_vote(vote);
                     self.current.state.vote = Some(vote);
+                    if planted(Canary::VoteBeforeSync) {
+                        done.complete(Ok(()));
+                        continue;
+                    }
                     self.current.done.push(done);
                 }
                 Some(Operation::Truncate(last)) => {
@@ -380,10 +386,13 @@ impl Writer {
         write_all_at(&*segment.file, bytes, *offset)
             .map_err(StorageError::during("write", &segment.path))?;
         self.shared.work.sleep(self.shared.disk.sync_takes()).await;
-        segment
-            .file
-            .sync_data()
-            .map_err(StorageError::during("sync", &segment.path))?;
+        if !planted(Canary::AckBeforeSync) {
+            let mut synced = segment.file.sync_data();
+            if planted(Canary::SyncRetried) {
+                synced = synced.or_else(|_| segment.file.sync_data());
+            }
+            synced.map_err(StorageError::during("sync", &segment.path))?;
+        }
         *previous = checksum;
         Ok(bytes.len() as u64)
     }

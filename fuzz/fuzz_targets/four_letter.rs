@@ -1,0 +1,5 @@
+//! See `quorate_fuzz_targets::client_port::four_letter`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| quorate_fuzz_targets::client_port::four_letter(input));
