@@ -10,14 +10,14 @@ use quorate_protocol::ErrorCode;
 use quorate_server::network::Network;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::client::{Budget, Client, Prober, Report};
 use crate::deeds::Deeds;
 use crate::dice::Dice;
 use crate::places::USERS;
 use crate::plan::{SETTER_UP, Workload};
-use crate::raw::{Connected, Manners, Raw, Servers};
+use crate::raw::{Connected, Manners, Pumped, Raw, Servers};
 use crate::recorder::Recorder;
 use crate::stage::{Phase, Stage};
 use crate::strangers::Stranger;
@@ -25,8 +25,10 @@ use crate::walk::walk;
 
 /// How long the parents of everything may take to be created, faults and all.
 const SET_UP_MAX: Duration = Duration::from_secs(120);
-/// One attempt at one of them.
+/// One attempt at some of them.
 const SET_UP_STEP: Duration = Duration::from_secs(5);
+/// How many are asked for at once.
+const SET_UP_WINDOW: usize = 20;
 /// A client that is told to stop does so within one handshake.
 const STOP: Duration = Duration::from_secs(15);
 const NANOS_PER_MILLI: u64 = 1_000_000;
@@ -314,41 +316,55 @@ async fn set_up(
     recorder: Recorder,
 ) {
     let deadline = Instant::now() + SET_UP_MAX;
-    for request in requests {
-        if !create(&mut raw, &request, &mut dice, deadline, &stage).await {
-            if stage.phase() == Phase::SetUp {
-                recorder.complain(format!("not set up within {SET_UP_MAX:?}: {request:?}"));
+    let mut left = requests;
+    while !left.is_empty() && Instant::now() < deadline && stage.phase() == Phase::SetUp {
+        if !raw.is_connected() {
+            let server = raw.another_server(&mut dice);
+            if raw.connect(server).await != Connected::Yes {
+                sleep(dice.millis(50, 300)).await;
+                continue;
             }
-            break;
         }
+        left = create_all(&mut raw, left, deadline).await;
+        if !left.is_empty() {
+            sleep(dice.millis(50, 300)).await;
+        }
+    }
+    if !left.is_empty() && stage.phase() == Phase::SetUp {
+        recorder.complain(format!("not set up within {SET_UP_MAX:?}: {left:?}"));
     }
     stage.advance(Phase::Run);
     raw.close(SET_UP_STEP).await;
 }
 
-async fn create(
-    raw: &mut Raw,
-    request: &Request,
-    dice: &mut Dice,
-    deadline: Instant,
-    stage: &Stage,
-) -> bool {
-    while Instant::now() < deadline && stage.phase() == Phase::SetUp {
-        if !raw.is_connected() {
-            let server = raw.another_server(dice);
-            if raw.connect(server).await != Connected::Yes {
-                sleep_until(Instant::now() + dice.millis(50, 300)).await;
+/// Asks for all of them, some at a time, and returns those that are not there for sure. Their order
+/// is kept: parents come first.
+async fn create_all(raw: &mut Raw, requests: Vec<Request>, deadline: Instant) -> Vec<Request> {
+    let exists = ErrorCode::NodeExists.code();
+    let mut left = Vec::new();
+    for some in requests.chunks(SET_UP_WINDOW) {
+        for request in some {
+            raw.send(request.clone());
+        }
+        let mut waiting = some.to_vec();
+        let until = deadline.min(Instant::now() + SET_UP_STEP);
+        while !waiting.is_empty() && Instant::now() < until {
+            let answer = match raw.pump(until).await {
+                Pumped::Answer(answer) => answer,
+                Pumped::Event(..) => continue,
+                Pumped::Due | Pumped::Ended => break,
+            };
+            let is_there = match answer.outcome {
+                Outcome::Done { .. } => true,
+                // By an attempt that was not answered.
+                Outcome::Refused { code, .. } => code == exists,
+                Outcome::Unknown | Outcome::NotSent => false,
+            };
+            if is_there {
+                waiting.retain(|request| *request != answer.request);
             }
-            continue;
         }
-        let exists = ErrorCode::NodeExists.code();
-        match raw.call(request.clone(), SET_UP_STEP).await {
-            Some(Outcome::Done { .. }) => return true,
-            // By an attempt that was not answered.
-            Some(Outcome::Refused { code, .. }) if code == exists => return true,
-            Some(_) => sleep_until(Instant::now() + dice.millis(50, 300)).await,
-            None => raw.leave(),
-        }
+        left.extend(waiting);
     }
-    false
+    left
 }
