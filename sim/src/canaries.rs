@@ -67,8 +67,10 @@ enum Weather {
     SnapshotsAndPartitions,
     /// Syncs fail, and then the power.
     FailingSyncs,
-    /// Answers take long.
+    /// Answers from one server take long.
     Slow,
+    /// The servers are far apart.
+    Far,
     /// Everybody changes servers.
     CutOffClients,
 }
@@ -77,7 +79,7 @@ impl Weather {
     fn roughen(self, plan: &mut Plan) {
         use FaultClass as F;
         let faults: &[(F, u64)] = match self {
-            Self::Drawn => &[],
+            Self::Drawn | Self::Far => &[],
             Self::Partitions => &[(F::Partition, 8_000), (F::Kill, 20_000)],
             Self::PowerCuts => &[(F::PowerCut, 10_000), (F::PowerCutOfMany, 12_000)],
             Self::KillsAndPowerCuts => &[(F::Kill, 5_000), (F::PowerCutOfMany, 8_000)],
@@ -96,6 +98,9 @@ impl Weather {
         for (class, mean_ms) in faults {
             plan.faults.retain(|(drawn, _)| drawn != class);
             plan.faults.push((*class, *mean_ms));
+        }
+        if matches!(self, Self::Far) {
+            plan.weather.latency_ms = (1, 20);
         }
         let is_about_snapshots = matches!(
             self,
@@ -131,7 +136,7 @@ const PLANTED: &[(Canary, Weather)] = &[
     (Canary::FuzzySnapshot, Weather::Snapshots),
     (Canary::VoteForShorterLog, Weather::Partitions),
     (Canary::QuorumOffByOne, Weather::Partitions),
-    (Canary::ReusedReadIndex, Weather::Slow),
+    (Canary::ReusedReadIndex, Weather::Far),
     (Canary::ReadIndexWithoutQuorum, Weather::Partitions),
     (Canary::ConflictNotTruncated, Weather::Partitions),
     (Canary::ExpiryByOldLeader, Weather::Slow),
