@@ -170,3 +170,26 @@ impl Ledger {
         inner.violations.clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn counts_that_were_lost_or_made_twice_are_noticed() {
+        for (value, is_right) in [(1, false), (2, true), (3, true), (4, false)] {
+            let ledger = Ledger::new(Recorder::new(), Trace::new(false));
+            for outcome in [
+                Outcome::Applied,
+                Outcome::Unknown,
+                Outcome::NotApplied,
+                Outcome::Applied,
+            ] {
+                ledger.asked_to_count();
+                ledger.counted(outcome);
+            }
+            ledger.judge_count(value);
+            assert_eq!(ledger.end().is_empty(), is_right, "{value}");
+        }
+    }
+}

@@ -8,13 +8,14 @@
 //! nothing of theirs is left. Grants and guarded writes go into the history, whose judge looks at tokens.
 
 mod connector;
+mod isolation;
 mod ledger;
 #[cfg(test)]
 mod tests;
 mod workers;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -22,7 +23,6 @@ use bytes::Bytes;
 use quorate_client::environment::Clock;
 use quorate_client::{Client, OnExpiry, Reason};
 use quorate_recipes::{Counter, KeptNode, PersistentNode};
-use quorate_server::network::Network;
 use quorate_workload::Recorder;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -32,9 +32,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::connector::Through;
+use self::isolation::Isolation;
 use self::ledger::Ledger;
 use self::workers::Worker;
 use crate::clock::WALL_AT_START_MS;
+use crate::ensemble::{Ensemble, node};
+use crate::network::{Node, SimNetwork};
 use crate::trace::Trace;
 
 const ROOT: &str = "/recipes";
@@ -70,24 +73,40 @@ struct Service {
 }
 
 impl Recipes {
-    /// Sets `count` services to work. `network` is that of each of them, and of number `count`, which
-    /// judges.
+    /// Sets `count` services to work, on nodes from `first` on; the one behind them judges. Now and then
+    /// a service is cut off from all servers: no other fault takes a lock from one that lives.
     pub fn start(
         seed: u64,
         count: u32,
-        network: impl Fn(u32) -> Arc<dyn Network>,
-        servers: &[SocketAddr],
+        first: Node,
+        network: &SimNetwork,
+        servers: &[u64],
         recorder: Recorder,
         trace: Trace,
     ) -> Self {
+        let ledger = Ledger::new(recorder, trace);
+        Self::start_as(seed, first..first + count, network, servers, ledger, false)
+    }
+
+    fn start_as(
+        seed: u64,
+        nodes: Range<Node>,
+        network: &SimNetwork,
+        servers: &[u64],
+        ledger: Ledger,
+        is_heedless: bool,
+    ) -> Self {
         let mut random = SmallRng::seed_from_u64(seed ^ 0xd1b5_4a32_d192_ed03);
         let wall = Duration::from_millis(WALL_AT_START_MS.unsigned_abs());
-        let clock = Clock::tokio(UNIX_EPOCH + wall + Duration::from_micros(trace.now_us()));
+        let clock = Clock::tokio(UNIX_EPOCH + wall);
         let timeout_ms = [2_000, 4_000, 10_000][random.random_range(0..3)];
-        let hosts: Vec<String> = servers.iter().map(ToString::to_string).collect();
-        let mut begin = |number| {
+        let hosts = servers
+            .iter()
+            .map(|id| Ensemble::client_address(*id).to_string());
+        let hosts: Vec<String> = hosts.collect();
+        let mut begin = |node| {
             let builder = Client::builder(&hosts.join(","))
-                .connector(Through(network(number)))
+                .connector(Through(network.of(node)))
                 .clock(clock)
                 .seed(random.random())
                 .session_timeout(Duration::from_millis(timeout_ms))
@@ -97,9 +116,8 @@ impl Recipes {
                 Err(error) => panic!("the simulation's own options are refused: {error}"),
             }
         };
-        let clients: Vec<Client> = (0..count).map(&mut begin).collect();
-        let judge = begin(count);
-        let ledger = Ledger::new(recorder, trace);
+        let clients: Vec<Client> = nodes.clone().map(&mut begin).collect();
+        let judge = begin(nodes.end);
         let (stop, (tree, tree_seen)) = (CancellationToken::new(), watch::channel(None));
         let (mut services, mut workers, mut followers) = (Vec::new(), Vec::new(), Vec::new());
         for (number, client) in (0..).zip(clients) {
@@ -113,6 +131,7 @@ impl Recipes {
                 ledger: ledger.clone(),
                 stop: stop.clone(),
                 random: SmallRng::seed_from_u64(random.random()),
+                is_heedless,
             };
             spawn("the lock", worker(), |worker| Box::pin(worker.lock()));
             spawn("the election", worker(), |worker| Box::pin(worker.lead()));
@@ -131,6 +150,16 @@ impl Recipes {
                 node,
             });
         }
+        let isolation = Isolation {
+            network: network.clone(),
+            nodes,
+            servers: servers.iter().map(|id| node(*id)).collect(),
+            span_max_ms: timeout_ms * 2,
+            random: SmallRng::seed_from_u64(random.random()),
+            ledger: ledger.clone(),
+            stop: stop.clone(),
+        };
+        workers.push(("isolation".to_owned(), tokio::spawn(isolation.run())));
         Self {
             services,
             judge,
