@@ -57,8 +57,9 @@ pub(crate) struct Conductor<'a> {
     ending: BTreeSet<u64>,
     /// When those are started that ended by themselves.
     restarts: BTreeMap<u64, Instant>,
+    /// Servers whose syncs may have failed until then, without our having seen them end.
+    may_fail: BTreeMap<u64, Instant>,
     looked: Instant,
-    trouble: Option<io::Error>,
 }
 
 /// A fault that is under way.
@@ -118,8 +119,8 @@ impl<'a> Conductor<'a> {
             disturbed: BTreeSet::new(),
             ending: BTreeSet::new(),
             restarts: BTreeMap::new(),
+            may_fail: BTreeMap::new(),
             looked: Instant::now(),
-            trouble: None,
         }
     }
 
@@ -178,10 +179,7 @@ impl<'a> Conductor<'a> {
         self.watch_exits()?;
         self.settle();
         std::thread::sleep(Duration::from_millis(5));
-        match self.trouble.take() {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// Whether nothing is wrong with any server.
@@ -505,8 +503,9 @@ impl<'a> Conductor<'a> {
 
     fn restart_in_turn(&mut self, fault: &mut Active, id: u64) -> io::Result<()> {
         match fault.undo.down.contains(&id) {
-            // It has ended, and is about to be started.
-            false if !self.ensemble.runs(id) => {}
+            // It has ended, or is starting: for a moment its process is still the program that starts it,
+            // which SIGTERM would end.
+            false if !self.ensemble.runs(id) || self.ensemble.role(id).is_none() => {}
             false => {
                 self.ensemble.signal(id, "TERM")?;
                 self.ending.insert(id);
@@ -529,8 +528,8 @@ impl<'a> Conductor<'a> {
         let undo = &mut fault.undo;
         undo.tracers.retain(|id, _| !servers.contains(id));
         if let Some((id, _)) = undo.failing.take_if(|(id, _)| servers.contains(id)) {
-            // Nothing was synced all the time.
-            let _ = id;
+            // Nothing was synced all the time, or just now.
+            self.may_fail.insert(id, Instant::now() + SYNC_FAILS_WITHIN);
             if let Some(count) = self.happened.get_mut(fault.name) {
                 *count -= 1;
             }
@@ -732,7 +731,9 @@ impl<'a> Conductor<'a> {
             return;
         }
         let fails = |fault: &Active| fault.undo.failing.is_some_and(|(one, _)| one == id);
-        let is_failing = self.active.iter().any(fails);
+        let late = self.may_fail.remove(&id);
+        let is_failing =
+            self.active.iter().any(fails) || late.is_some_and(|until| Instant::now() < until);
         let expected = is_failing && status.code() == Some(EXIT_STORAGE);
         self.disturb(&[id].into());
         if !expected {
