@@ -7,11 +7,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use quorate_checker::history::Fault;
+use quorate_protocol::Request;
+use quorate_tests::client::{Connection, hello};
 use quorate_tests::ensemble::Ensemble;
 use quorate_tests::faults::Weather;
 use quorate_tests::loop_disk::LoopDisk;
@@ -29,6 +31,9 @@ use crate::plan::{Act, DESCRIPTORS, Plan, Planned, Shape, Target};
 const RESTART: Duration = Duration::from_millis(300);
 /// Between two looks at whether a server serves.
 const LOOK: Duration = Duration::from_millis(50);
+/// A session that is opened to see whether that works, and how long it may take.
+const PROBE_MS: i32 = 1_000;
+const OPENS_WITHIN: Duration = Duration::from_millis(300);
 /// Of a moment with resets, and of one without.
 const RESETS: Duration = Duration::from_millis(60);
 /// Storage failed while the server was running, as its exit code says it.
@@ -682,7 +687,7 @@ impl<'a> Conductor<'a> {
         let before = self.disturbed.len();
         let candidates: Vec<u64> = self.disturbed.difference(&hit).copied().collect();
         for id in candidates {
-            if self.ensemble.role(id).is_some() {
+            if self.ensemble.role(id).is_some() && serves(self.ensemble.address(id)) {
                 self.disturbed.remove(&id);
             }
         }
@@ -748,6 +753,19 @@ impl<'a> Conductor<'a> {
             self.wrong.push(what);
         }
     }
+}
+
+/// Whether a session can be opened, which takes a majority: a server whose links are good again still
+/// hears of nobody until the others' next attempts to send, and may give up on its clients until then.
+fn serves(address: SocketAddr) -> bool {
+    let open = || {
+        let mut connection = Connection::dial_within(address, OPENS_WITHIN)?;
+        connection.set_silence(OPENS_WITHIN)?;
+        let opened = connection.handshake(&hello(PROBE_MS))?;
+        connection.send(&Request::CloseSession)?;
+        Ok::<_, io::Error>(opened.is_some_and(|welcome| welcome.session_id.is_some()))
+    };
+    open().unwrap_or(false)
 }
 
 fn signal(process: u32, name: &str) -> io::Result<()> {
