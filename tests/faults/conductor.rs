@@ -36,8 +36,8 @@ const PROBE_MS: i32 = 1_000;
 const OPENS_WITHIN: Duration = Duration::from_millis(300);
 /// Of a moment with resets, and of one without.
 const RESETS: Duration = Duration::from_millis(60);
-/// Storage failed while the server was running, as its exit code says it.
-const EXIT_STORAGE: i32 = 5;
+/// Storage failed while the server started, or was running, as its exit code says it.
+const EXIT_STORAGE: [i32; 2] = [3, 5];
 /// Far longer than it takes a server to notice that a sync failed.
 const SYNC_FAILS_WITHIN: Duration = Duration::from_secs(5);
 
@@ -739,7 +739,10 @@ impl<'a> Conductor<'a> {
         let late = self.may_fail.remove(&id);
         let is_failing =
             self.active.iter().any(fails) || late.is_some_and(|until| Instant::now() < until);
-        let expected = is_failing && status.code() == Some(EXIT_STORAGE);
+        let expected = is_failing
+            && status
+                .code()
+                .is_some_and(|code| EXIT_STORAGE.contains(&code));
         self.disturb(&[id].into());
         if !expected {
             self.faults.push(Fault {
