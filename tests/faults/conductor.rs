@@ -7,11 +7,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use quorate_checker::history::Fault;
+use quorate_protocol::Request;
+use quorate_tests::client::{Connection, hello};
 use quorate_tests::ensemble::Ensemble;
 use quorate_tests::faults::Weather;
 use quorate_tests::loop_disk::LoopDisk;
@@ -29,10 +31,13 @@ use crate::plan::{Act, DESCRIPTORS, Plan, Planned, Shape, Target};
 const RESTART: Duration = Duration::from_millis(300);
 /// Between two looks at whether a server serves.
 const LOOK: Duration = Duration::from_millis(50);
+/// A session that is opened to see whether that works, and how long it may take.
+const PROBE_MS: i32 = 1_000;
+const OPENS_WITHIN: Duration = Duration::from_millis(300);
 /// Of a moment with resets, and of one without.
 const RESETS: Duration = Duration::from_millis(60);
-/// Storage failed while the server was running, as its exit code says it.
-const EXIT_STORAGE: i32 = 5;
+/// Storage failed while the server started, or was running, as its exit code says it.
+const EXIT_STORAGE: [i32; 2] = [3, 5];
 /// Far longer than it takes a server to notice that a sync failed.
 const SYNC_FAILS_WITHIN: Duration = Duration::from_secs(5);
 
@@ -57,8 +62,9 @@ pub(crate) struct Conductor<'a> {
     ending: BTreeSet<u64>,
     /// When those are started that ended by themselves.
     restarts: BTreeMap<u64, Instant>,
+    /// Servers whose syncs may have failed until then, without our having seen them end.
+    may_fail: BTreeMap<u64, Instant>,
     looked: Instant,
-    trouble: Option<io::Error>,
 }
 
 /// A fault that is under way.
@@ -118,8 +124,8 @@ impl<'a> Conductor<'a> {
             disturbed: BTreeSet::new(),
             ending: BTreeSet::new(),
             restarts: BTreeMap::new(),
+            may_fail: BTreeMap::new(),
             looked: Instant::now(),
-            trouble: None,
         }
     }
 
@@ -178,10 +184,7 @@ impl<'a> Conductor<'a> {
         self.watch_exits()?;
         self.settle();
         std::thread::sleep(Duration::from_millis(5));
-        match self.trouble.take() {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// Whether nothing is wrong with any server.
@@ -505,8 +508,9 @@ impl<'a> Conductor<'a> {
 
     fn restart_in_turn(&mut self, fault: &mut Active, id: u64) -> io::Result<()> {
         match fault.undo.down.contains(&id) {
-            // It has ended, and is about to be started.
-            false if !self.ensemble.runs(id) => {}
+            // It has ended, or is starting: for a moment its process is still the program that starts it,
+            // which SIGTERM would end.
+            false if !self.ensemble.runs(id) || self.ensemble.role(id).is_none() => {}
             false => {
                 self.ensemble.signal(id, "TERM")?;
                 self.ending.insert(id);
@@ -529,8 +533,8 @@ impl<'a> Conductor<'a> {
         let undo = &mut fault.undo;
         undo.tracers.retain(|id, _| !servers.contains(id));
         if let Some((id, _)) = undo.failing.take_if(|(id, _)| servers.contains(id)) {
-            // Nothing was synced all the time.
-            let _ = id;
+            // Nothing was synced all the time, or just now.
+            self.may_fail.insert(id, Instant::now() + SYNC_FAILS_WITHIN);
             if let Some(count) = self.happened.get_mut(fault.name) {
                 *count -= 1;
             }
@@ -683,7 +687,7 @@ impl<'a> Conductor<'a> {
         let before = self.disturbed.len();
         let candidates: Vec<u64> = self.disturbed.difference(&hit).copied().collect();
         for id in candidates {
-            if self.ensemble.role(id).is_some() {
+            if self.ensemble.role(id).is_some() && serves(self.ensemble.address(id)) {
                 self.disturbed.remove(&id);
             }
         }
@@ -732,8 +736,13 @@ impl<'a> Conductor<'a> {
             return;
         }
         let fails = |fault: &Active| fault.undo.failing.is_some_and(|(one, _)| one == id);
-        let is_failing = self.active.iter().any(fails);
-        let expected = is_failing && status.code() == Some(EXIT_STORAGE);
+        let late = self.may_fail.remove(&id);
+        let is_failing =
+            self.active.iter().any(fails) || late.is_some_and(|until| Instant::now() < until);
+        let expected = is_failing
+            && status
+                .code()
+                .is_some_and(|code| EXIT_STORAGE.contains(&code));
         self.disturb(&[id].into());
         if !expected {
             self.faults.push(Fault {
@@ -747,6 +756,19 @@ impl<'a> Conductor<'a> {
             self.wrong.push(what);
         }
     }
+}
+
+/// Whether a session can be opened, which takes a majority: a server whose links are good again still
+/// hears of nobody until the others' next attempts to send, and may give up on its clients until then.
+fn serves(address: SocketAddr) -> bool {
+    let open = || {
+        let mut connection = Connection::dial_within(address, OPENS_WITHIN)?;
+        connection.set_silence(OPENS_WITHIN)?;
+        let opened = connection.handshake(&hello(PROBE_MS))?;
+        connection.send(&Request::CloseSession)?;
+        Ok::<_, io::Error>(opened.is_some_and(|welcome| welcome.session_id.is_some()))
+    };
+    open().unwrap_or(false)
 }
 
 fn signal(process: u32, name: &str) -> io::Result<()> {

@@ -241,7 +241,7 @@ fn habits(number: u32, ids: &[u64], plan: &Plan) -> Habits {
             1 => Follows::Tree,
             _ => Follows::Nothing,
         },
-        pause_ms_max: if plan.keeps_log { 120 } else { 200 },
+        pause_ms_max: if plan.keeps_log { 120 } else { 400 },
     }
 }
 

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use quorate_state::canary::{Canary, planted};
 
 use super::StorageError;
+use super::error::is_no_space;
 use super::file::{Disk, RealDisk, read_exact_at, write_all_at};
 use super::log::{EntryId, FatalHook, Log, LogOptions};
 use super::snapshots::SnapshotStore;
@@ -236,6 +237,13 @@ fn is_same_folder(first: &Path, second: &Path, _held: &fs::File) -> bool {
     }
 }
 
+/// Over what the last holder wrote, so that it takes no more space.
+fn write_holder(file: &mut fs::File) -> io::Result<()> {
+    let holder = std::process::id().to_string();
+    file.write_all(holder.as_bytes())?;
+    file.set_len(holder.len() as u64)
+}
+
 /// Locks a folder and writes this process's id into the lock file, for the message of the next one.
 fn lock(folder: &Path) -> Result<fs::File, StorageError> {
     let not_writable = |error| StorageError::NotWritable {
@@ -252,10 +260,12 @@ fn lock(folder: &Path) -> Result<fs::File, StorageError> {
     let mut file = options.open(folder.join(LOCK)).map_err(not_writable)?;
     match file.try_lock() {
         Ok(()) => {
-            file.set_len(0).map_err(not_writable)?;
-            file.write_all(std::process::id().to_string().as_bytes())
-                .map_err(not_writable)?;
-            Ok(file)
+            match write_holder(&mut file) {
+                // A server whose disk is full must start all the same: it has its log's space, and may
+                // be needed for a majority.
+                Err(error) if !is_no_space(&error) => Err(not_writable(error)),
+                _ => Ok(file),
+            }
         }
         Err(fs::TryLockError::WouldBlock) => {
             let mut holder = String::new();

@@ -19,7 +19,7 @@ pub enum StorageError {
         path: PathBuf,
     },
     /// The folder cannot be written.
-    #[error("cannot write in {path} ({source}); give the server's user access to it")]
+    #[error("cannot write in {path} ({source}); {}", advice(source))]
     NotWritable {
         /// The folder.
         path: PathBuf,
@@ -180,6 +180,14 @@ pub(crate) fn is_no_space(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
     )
+}
+
+/// What to do about a folder that cannot be written.
+fn advice(error: &io::Error) -> &'static str {
+    match is_no_space(error) {
+        true => "free some space on its disk",
+        false => "give the server's user access to it",
+    }
 }
 
 /// Whether `error` says that the process, or the system, has too many files open.

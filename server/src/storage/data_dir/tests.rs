@@ -91,6 +91,19 @@ fn a_file_in_place_of_a_folder_and_a_place_that_cannot_be_written_are_named() {
     assert!(matches!(error, StorageError::NotWritable { .. }), "{error}");
 }
 
+/// That the holder cannot be named is no reason not to hold it.
+#[test]
+fn a_folder_on_a_full_disk_is_locked_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    // Every write to it finds no space.
+    std::os::unix::fs::symlink("/dev/full", folder.path().join(LOCK)).unwrap();
+    let first = DataDir::open(folder.path(), folder.path()).unwrap();
+    let error = DataDir::open(folder.path(), folder.path()).unwrap_err();
+    assert!(matches!(error, StorageError::Locked { .. }), "{error}");
+    drop(first);
+    DataDir::open(folder.path(), folder.path()).unwrap();
+}
+
 #[test]
 fn every_message_is_one_line_that_says_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
