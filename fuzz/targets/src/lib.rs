@@ -27,6 +27,13 @@ pub struct Target {
     pub input_bytes_max: usize,
 }
 
+impl Target {
+    /// Whether whoever reaches the client port may send it something.
+    pub fn is_open_to_all(&self) -> bool {
+        self.runs == OPEN_TO_ALL
+    }
+}
+
 /// Whoever reaches the client port may send these without being known: they are run most.
 const OPEN_TO_ALL: u64 = 100_000_000;
 /// The others need a peer's or an administrator's access, or a znode.

@@ -393,7 +393,11 @@ fn sitting(
 
 /// The line of one target: for people, and for the record.
 fn report(target: &Target, tally: &Tally, options: &Options) -> io::Result<()> {
-    let name = format!("fuzz-{}", target.name);
+    // As the page of figures tells them apart.
+    let name = match target.is_open_to_all() {
+        true => format!("fuzz-client-{}", target.name),
+        false => format!("fuzz-{}", target.name),
+    };
     let million = |runs: u64| runs as f64 / 1e6;
     say(&format!(
         "{name}: {:.1} of {:.1} million executions, seeds 1..{}, {} violations\n",
@@ -402,13 +406,18 @@ fn report(target: &Target, tally: &Tally, options: &Options) -> io::Result<()> {
         tally.last_seed,
         tally.open_findings,
     ));
-    let Some(record) = &options.record else {
+    // Nothing run proves nothing, and is no figure.
+    let Some(record) = options.record.as_ref().filter(|_| tally.runs > 0) else {
         return Ok(());
     };
-    let note = match tally.findings {
-        0 => String::new(),
-        found => format!("{found} found on the way"),
-    };
+    let mut notes = Vec::new();
+    if tally.findings > 0 {
+        notes.push(format!("{} found on the way", tally.findings));
+    }
+    if tally.runs < target.runs {
+        notes.push(format!("{} million wanted", million(target.runs)));
+    }
+    let note = notes.join("; ");
     let figure = serde_json::json!({
         "name": name,
         "date": today(),
