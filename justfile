@@ -37,6 +37,7 @@ faults *arguments:
 # One fuzz target, for so many seconds, from its seeds
 fuzz target seconds="60":
     mkdir -p fuzz/corpus/{{target}} fuzz/seeds/{{target}}
+    cargo run -p quorate-fuzz-targets --bin campaign -- --unpack {{target}}
     cargo +nightly fuzz run {{target}} fuzz/corpus/{{target}} fuzz/seeds/{{target}} -- -max_total_time={{seconds}} -timeout=10
 
 # All fuzz targets, to so many executions each, over as many sittings as that takes: add --minutes 30, or names

@@ -27,6 +27,13 @@ pub struct Target {
     pub input_bytes_max: usize,
 }
 
+impl Target {
+    /// Whether whoever reaches the client port may send it something.
+    pub fn is_open_to_all(&self) -> bool {
+        self.runs == OPEN_TO_ALL
+    }
+}
+
 /// Whoever reaches the client port may send these without being known: they are run most.
 const OPEN_TO_ALL: u64 = 100_000_000;
 /// The others need a peer's or an administrator's access, or a znode.
@@ -62,4 +69,28 @@ const fn target(name: &'static str, check: fn(&[u8]), runs: u64, input_bytes_max
         runs,
         input_bytes_max,
     }
+}
+
+/// The inputs in a pack, the form in which those that the fuzzer found worth keeping are checked in:
+/// each with its length in front, in four bytes, little-endian. `None` if it is none.
+pub fn unpack(mut pack: &[u8]) -> Option<Vec<&[u8]>> {
+    let mut inputs = Vec::new();
+    while let Some((length, rest)) = pack.split_first_chunk() {
+        let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
+        let (input, rest) = rest.split_at_checked(length)?;
+        inputs.push(input);
+        pack = rest;
+    }
+    pack.is_empty().then_some(inputs)
+}
+
+/// The pack with these inputs; `None` if one is too long for it.
+pub fn pack(inputs: &[Vec<u8>]) -> Option<Vec<u8>> {
+    let mut pack = Vec::new();
+    for input in inputs {
+        let length = u32::try_from(input.len()).ok()?;
+        pack.extend_from_slice(&length.to_le_bytes());
+        pack.extend_from_slice(input);
+    }
+    Some(pack)
 }

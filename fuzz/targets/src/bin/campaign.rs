@@ -23,12 +23,17 @@ usage: campaign [options] [target...]
   --state FILE        where counts are added up (default: target/fuzz-counts.json)
   --record FILE       append a line for each target to FILE
   --only-report       run nothing: say, and record, what was run
+  --unpack            run nothing: put what was found worth keeping where the fuzzer sets out from
+  --pack FOLDER       run nothing: pack what is in FOLDER/<target>, as -merge=1 has left it there
 ";
 
 /// One sitting of the fuzzer: short, so that little is lost when it is ended.
 const SLICE: u64 = 20_000_000;
 /// How long a sitting may be, whatever it has run by then.
 const SLICE_SECONDS: u64 = 300;
+
+/// What the fuzzer ends with when it was told to end.
+const INTERRUPTED: i32 = 72;
 
 /// What is known of one target.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -42,6 +47,9 @@ struct Tally {
     /// The seed of the fuzzer's random choices: each sitting takes the next.
     last_seed: u64,
     commit: String,
+    /// Somebody has ended the last sitting: so ends the campaign.
+    #[serde(skip)]
+    is_interrupted: bool,
 }
 
 #[derive(Debug)]
@@ -52,6 +60,8 @@ struct Options {
     state: PathBuf,
     record: Option<PathBuf>,
     only_report: bool,
+    unpack: bool,
+    pack: Option<PathBuf>,
     targets: Vec<Target>,
 }
 
@@ -89,6 +99,8 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
         state: root().join("target/fuzz-counts.json"),
         record: None,
         only_report: false,
+        unpack: false,
+        pack: None,
         targets: Vec::new(),
     };
     while let Some(word) = words.next() {
@@ -103,6 +115,8 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
         match word.as_str() {
             "--build" => options.build = true,
             "--only-report" => options.only_report = true,
+            "--unpack" => options.unpack = true,
+            "--pack" => options.pack = Some(value()?.into()),
             "--minutes" => {
                 let span = Duration::from_secs(60 * number(value()?)?);
                 options.deadline = Some(Instant::now() + span);
@@ -124,13 +138,25 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
 
 /// Whether all targets have been run as often as they are to be, and none has found anything.
 fn run(options: &Options) -> io::Result<bool> {
+    if let Some(folder) = &options.pack {
+        for target in &options.targets {
+            pack_seeds(target, &folder.join(target.name))?;
+        }
+        return Ok(true);
+    }
+    for target in &options.targets {
+        unpack_seeds(target)?;
+    }
+    if options.unpack {
+        return Ok(true);
+    }
     let mut tallies = load(&options.state)?;
     if !options.only_report {
         if options.build {
             build()?;
         }
         let commit = commit()?;
-        for target in &options.targets {
+        'targets: for target in &options.targets {
             let mut tally = tallies.get(target.name).cloned().unwrap_or_default();
             tally.commit.clone_from(&commit);
             tally.open_findings = 0;
@@ -144,6 +170,9 @@ fn run(options: &Options) -> io::Result<bool> {
                 sitting(target, wanted(target, options), left, &mut tally)?;
                 tallies.insert(target.name.to_owned(), tally.clone());
                 replace(&options.state, &serde_json::to_vec_pretty(&tallies)?)?;
+                if tally.is_interrupted {
+                    break 'targets;
+                }
             }
         }
     }
@@ -154,6 +183,49 @@ fn run(options: &Options) -> io::Result<bool> {
         report(target, &tally, options)?;
     }
     Ok(all_well)
+}
+
+fn pack_file(target: &Target) -> PathBuf {
+    root()
+        .join("fuzz/seeds")
+        .join(format!("{}.pack", target.name))
+}
+
+fn pack_seeds(target: &Target, folder: &Path) -> io::Result<()> {
+    if !folder.is_dir() {
+        return Ok(());
+    }
+    let paths: io::Result<Vec<PathBuf>> = fs::read_dir(folder)?
+        .map(|entry| Ok(entry?.path()))
+        .collect();
+    let inputs: io::Result<Vec<Vec<u8>>> = paths?.into_iter().map(fs::read).collect();
+    let mut inputs = inputs?;
+    inputs.sort();
+    let packed = quorate_fuzz_targets::pack(&inputs);
+    fs::write(
+        pack_file(target),
+        packed.ok_or(io::ErrorKind::FileTooLarge)?,
+    )
+}
+
+/// Into the folder that the fuzzer sets out from, unless they are there.
+fn unpack_seeds(target: &Target) -> io::Result<()> {
+    let packed = match fs::read(pack_file(target)) {
+        Ok(packed) => packed,
+        // Not every target has one.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let inputs = quorate_fuzz_targets::unpack(&packed).ok_or(io::ErrorKind::InvalidData)?;
+    let corpus = root().join("fuzz/corpus").join(target.name);
+    fs::create_dir_all(&corpus)?;
+    for (number, input) in inputs.into_iter().enumerate() {
+        let file = corpus.join(format!("pack-{number}"));
+        if !file.exists() {
+            fs::write(file, input)?;
+        }
+    }
+    Ok(())
 }
 
 fn wanted(target: &Target, options: &Options) -> u64 {
@@ -309,7 +381,9 @@ fn sitting(
         return Err(io::Error::other(what));
     };
     tally.runs += counted;
-    if !ended.success() {
+    if ended.code() == Some(INTERRUPTED) {
+        tally.is_interrupted = true;
+    } else if !ended.success() {
         tally.findings += 1;
         tally.open_findings = 1;
         fs::rename(&log, log.with_extension("found.log"))?;
@@ -319,7 +393,11 @@ fn sitting(
 
 /// The line of one target: for people, and for the record.
 fn report(target: &Target, tally: &Tally, options: &Options) -> io::Result<()> {
-    let name = format!("fuzz-{}", target.name);
+    // As the page of figures tells them apart.
+    let name = match target.is_open_to_all() {
+        true => format!("fuzz-client-{}", target.name),
+        false => format!("fuzz-{}", target.name),
+    };
     let million = |runs: u64| runs as f64 / 1e6;
     say(&format!(
         "{name}: {:.1} of {:.1} million executions, seeds 1..{}, {} violations\n",
@@ -328,13 +406,18 @@ fn report(target: &Target, tally: &Tally, options: &Options) -> io::Result<()> {
         tally.last_seed,
         tally.open_findings,
     ));
-    let Some(record) = &options.record else {
+    // Nothing run proves nothing, and is no figure.
+    let Some(record) = options.record.as_ref().filter(|_| tally.runs > 0) else {
         return Ok(());
     };
-    let note = match tally.findings {
-        0 => String::new(),
-        found => format!("{found} found on the way"),
-    };
+    let mut notes = Vec::new();
+    if tally.findings > 0 {
+        notes.push(format!("{} found on the way", tally.findings));
+    }
+    if tally.runs < target.runs {
+        notes.push(format!("{} million wanted", million(target.runs)));
+    }
+    let note = notes.join("; ");
     let figure = serde_json::json!({
         "name": name,
         "date": today(),
