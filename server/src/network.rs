@@ -25,10 +25,6 @@ const UNACKNOWLEDGED_MAX: Duration = Duration::from_millis(1500);
 const KEEPALIVE: Duration = Duration::from_secs(2);
 const KEEPALIVE_PROBES: u32 = 3;
 
-/// What the kernel takes of a connection's answers before the client has: as much as the path to a
-/// distant client holds. Left to itself it takes 4 MB, of each client that does not read.
-const SEND_BUFFER_BYTES: usize = 256 << 10;
-
 /// Where sockets come from.
 pub trait Network: Debug + Send + Sync + 'static {
     /// Opens a listening socket.
@@ -145,13 +141,7 @@ impl Stream {
     /// Sets what a connection to a client needs: answers leave as soon as they are there.
     pub fn prepare_for_client(&self) -> io::Result<()> {
         match self {
-            Self::Tcp(stream) => {
-                rustix::net::sockopt::set_socket_send_buffer_size(
-                    stream.as_fd(),
-                    SEND_BUFFER_BYTES,
-                )?;
-                stream.set_nodelay(true)
-            }
+            Self::Tcp(stream) => stream.set_nodelay(true),
             Self::Simulated(_) => Ok(()),
         }
     }

@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use dashmap::DashMap;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use quorate_protocol::handshake::ConnectResponse;
@@ -28,7 +27,7 @@ use quorate_state::{
 use tokio::sync::Notify;
 
 use crate::client_port::Disconnect;
-use crate::client_port::outbox::{End, Inner, Local, OpenSession, Outbox, Owed, encode_event};
+use crate::client_port::outbox::{End, Inner, Local, OpenSession, Outbox, Owed};
 use crate::clock::Clock;
 use crate::consensus::agreement::{Checkpoints, Digests};
 use crate::metrics::{Metrics, Tally};
@@ -101,19 +100,6 @@ impl Ask {
                         | Query::MultiRead(_),
                     ..
                 }
-        )
-    }
-
-    /// Whether its answer may be much longer than what was asked.
-    pub fn may_be_large(&self) -> bool {
-        matches!(
-            self,
-            Self::Read {
-                query: Query::GetData { .. }
-                    | Query::GetChildren { .. }
-                    | Query::GetChildren2 { .. },
-                ..
-            }
         )
     }
 
@@ -201,6 +187,10 @@ pub struct Replica {
 
 impl Replica {
     /// `seed` keeps clients from choosing paths that collide in the watch table: it must be random.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "called once, where everything is wired up"
+    )]
     pub fn new(
         server: u64,
         seed: u64,
@@ -413,7 +403,8 @@ impl Replica {
             && turn.inner.has_ready_answer()
             && let Some(local) = turn.inner.pop_local()
         {
-            is_over = !turn.give(local) || self.clock.monotonic_us() - now_us > TURN_MAX_US;
+            turn.give(local);
+            is_over = self.clock.monotonic_us() - now_us > TURN_MAX_US;
         }
         for local in requests.drain(..) {
             if !matches!(local.ask, Ask::SetWatchesPart(_)) {
@@ -422,7 +413,8 @@ impl Replica {
             if is_over || turn.inner.owed_count() > 0 || turn.inner.is_congested() {
                 turn.inner.owe(Owed::Local(local));
             } else {
-                is_over = !turn.give(local) || self.clock.monotonic_us() - now_us > TURN_MAX_US;
+                turn.give(local);
+                is_over = self.clock.monotonic_us() - now_us > TURN_MAX_US;
             }
         }
         drop(turn);
@@ -555,26 +547,14 @@ impl Replica {
         if changes.is_empty() || watches.watch_count() == 0 {
             return;
         }
-        // Consecutive events mostly differ in nothing but whom they are for.
-        let mut encoded = BytesMut::new();
-        let mut encoded_for = None;
         watches.trigger(changes, &mut |event: Event<'_>| {
-            let what = (event.kind, event.path.as_ptr(), event.path.len());
-            if encoded_for != Some(what) {
-                encoded.clear();
-                if encode_event(zxid, event.kind, event.path, &mut encoded).is_err() {
-                    // No path is 2 GiB long.
-                    return;
-                }
-                encoded_for = Some(what);
-            }
             let Some(outbox) = self.outboxes.get(&event.connection) else {
                 return;
             };
             let mut inner = outbox.lock();
             let may_hear = self.skip_acl || planted(Canary::EventWithoutAcl);
             if may_hear || permits(event.acl, Perms::READ, inner.identities()) {
-                inner.push_encoded(&encoded);
+                inner.push_event(zxid, event.kind, event.path);
                 outbox.signal(&mut inner);
             }
         });
@@ -695,46 +675,12 @@ impl Turn<'_> {
     /// Gives the answers behind the one that was just given, up to one that has to wait.
     fn give_what_is_due(&mut self) {
         while let Some(local) = self.inner.pop_local_or_park() {
-            if !self.give(local) {
-                return;
-            }
+            self.give(local);
         }
     }
 
-    /// Gives one answer whose turn has come, or puts it back if there is no room for it. Returns
-    /// whether it was given.
-    fn give(&mut self, local: Local) -> bool {
-        if local.ask.may_be_large() && self.inner.has_no_room_for(|| self.bytes_of(&local)) {
-            self.inner.put_back(local);
-            return false;
-        }
-        self.give_now(local);
-        true
-    }
-
-    /// How long the answer to a read is, about.
-    fn bytes_of(&self, local: &Local) -> usize {
-        let (Ask::Read { query, .. }, Some(session)) = (&local.ask, self.inner.session()) else {
-            return 0;
-        };
-        let reader = Reader {
-            identities: &local.identities,
-            session: session.id,
-            skip_acl: self.replica.skip_acl,
-        };
-        match self.state.read(query, &reader) {
-            Ok(Response::Data { data, .. }) => data.map_or(0, |data| data.len()),
-            Ok(
-                Response::Strings(names)
-                | Response::Children {
-                    children: names, ..
-                },
-            ) => names.iter().map(|name| name.len() + 4).sum(),
-            _ => 0,
-        }
-    }
-
-    fn give_now(&mut self, local: Local) {
+    /// Gives one answer whose turn has come.
+    fn give(&mut self, local: Local) {
         let inner = &mut *self.inner;
         if local.ask.touches_watches()
             && let Some(watches) = &self.watches

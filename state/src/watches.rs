@@ -18,7 +18,7 @@ mod watchers;
 use std::hash::{BuildHasher, DefaultHasher, Hasher};
 use std::sync::Arc;
 
-use hashbrown::{HashMap, HashTable};
+use hashbrown::{HashMap, HashSet, HashTable};
 use quorate_protocol::request::SetWatches2;
 use quorate_protocol::{Acl, EventType, Stat, Zxid};
 
@@ -127,8 +127,8 @@ struct WatchedPath {
 /// A connection that waits for something.
 #[derive(Clone, Debug)]
 struct WatchingConnection {
-    /// Shares its strings with [`WatchTable::paths`], and is hashed as that is.
-    paths: HashTable<Arc<str>>,
+    /// Shares its strings with [`WatchTable::paths`].
+    paths: HashSet<Arc<str>, Seed>,
     /// On how many of them it waits for more than children.
     data_paths: usize,
     /// How long they are together.
@@ -194,7 +194,7 @@ impl WatchTable {
         let watching = connections
             .entry(connection)
             .or_insert_with(|| WatchingConnection {
-                paths: HashTable::new(),
+                paths: HashSet::with_hasher(*seed),
                 data_paths: 0,
                 path_bytes: 0,
             });
@@ -205,11 +205,8 @@ impl WatchTable {
         }
         watched.watchers.set(connection, new);
         if old.is_empty() {
-            let path = Arc::clone(&watched.path);
-            watching
-                .paths
-                .insert_unique(hash, path, |path| PathHasher::hash(*seed, path));
-            watching.path_bytes += watched.path.len();
+            watching.paths.insert(Arc::clone(&watched.path));
+            watching.path_bytes += path.len();
         }
         tally.change(&mut watched.tally, watching, old, new);
     }
@@ -320,7 +317,7 @@ impl WatchTable {
             };
             if left != *kinds {
                 let old = std::mem::replace(kinds, left);
-                forget(connections, connection, (hash, path), |watching| {
+                forget(connections, connection, path, |watching| {
                     tally.change(&mut watched.tally, watching, old, left);
                     left.is_empty()
                 });
@@ -350,10 +347,7 @@ impl WatchTable {
         let Some((old, left)) = removed else {
             return false;
         };
-        let hash = PathHasher::hash(self.seed, path);
-        forget(&mut self.connections, connection, (hash, path), |_| {
-            left.is_empty()
-        });
+        forget(&mut self.connections, connection, path, |_| left.is_empty());
         self.give_back_memory();
         old != left
     }
@@ -403,10 +397,7 @@ impl WatchTable {
         };
         for path in paths {
             self.remove_kinds(connection, &path, Kinds::ALL);
-            let hash = PathHasher::hash(self.seed, &path);
-            forget(&mut self.connections, connection, (hash, &path), |_| {
-                !is_last
-            });
+            forget(&mut self.connections, connection, &path, |_| !is_last);
         }
         if is_last {
             self.connections.remove(&connection);
@@ -527,14 +518,13 @@ impl Tally {
 fn forget(
     connections: &mut HashMap<u64, WatchingConnection, Seed>,
     connection: u64,
-    (hash, path): (u64, &str),
+    path: &str,
     update: impl FnOnce(&mut WatchingConnection) -> bool,
 ) {
     if let Some(watching) = connections.get_mut(&connection)
         && update(watching)
     {
-        if let Ok(entry) = watching.paths.find_entry(hash, |known| **known == *path) {
-            entry.remove();
+        if watching.paths.remove(path) {
             watching.path_bytes -= path.len();
         }
         if watching.paths.is_empty() {

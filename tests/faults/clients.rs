@@ -236,7 +236,7 @@ impl<'a> Client<'a> {
         };
         let mut request = hello(self.habits.timeout_ms);
         if let Some(session) = self.session {
-            request = resume(session, request, self.last_zxid);
+            request = resume(session, &request, self.last_zxid);
         }
         let Some(welcome) = self.shake_hands(&mut link, &request) else {
             let resuming = self.session.is_some();
@@ -378,7 +378,7 @@ impl<'a> Client<'a> {
             arrivals: 0,
             heard: from,
         };
-        let mut request = resume(session, hello(self.habits.timeout_ms), self.last_zxid);
+        let mut request = resume(session, &hello(self.habits.timeout_ms), self.last_zxid);
         let mut wrong = *session.password.as_bytes();
         wrong[self.rng.random_range(0..wrong.len())] ^= 1;
         request.password = Some(Bytes::copy_from_slice(&wrong));
@@ -800,12 +800,12 @@ impl<'a> Client<'a> {
     }
 }
 
-fn resume(session: Session, request: ConnectRequest, last_zxid: i64) -> ConnectRequest {
+fn resume(session: Session, request: &ConnectRequest, last_zxid: i64) -> ConnectRequest {
     ConnectRequest {
         session_id: Some(session.id),
         password: Some(Bytes::copy_from_slice(session.password.as_bytes())),
         last_zxid_seen: Zxid(last_zxid),
-        ..request
+        ..*request
     }
 }
 

@@ -153,9 +153,7 @@ pub(super) fn memory(stage: &mut Stage<'_>) -> Result<Outcome, BenchError> {
     const OUTSTANDING: usize = 8;
     let group = MemoryGroup::new()?;
     let join = format!("echo $$ > {}/cgroup.procs; exec \"$@\"", group.0.display());
-    // What an operator of so small a server says.
-    let more = "quorate.requestBytesMax=16777216\n";
-    let mut host = Host::start(stage, 1, more, &["/bin/sh", "-c", &join, "sh"])?;
+    let mut host = Host::start(stage, 1, "", &["/bin/sh", "-c", &join, "sh"])?;
     let probes = on_all(&host.servers)?;
     let mut first = Session::open(host.server())?;
     // 50 MB of data in all.

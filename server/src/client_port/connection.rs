@@ -4,14 +4,12 @@
 //! and sends what the [`Outbox`] holds, many frames in one system call. It never touches the tree.
 //! Dropping a connection does not end its session; only expiry or a close request does.
 
-use std::fmt;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use quorate_protocol::frame::{FrameCodec, LENGTH_BYTES};
+use quorate_protocol::frame::FrameCodec;
 use quorate_protocol::handshake::{ConnectRequest, ConnectResponse};
 use quorate_protocol::request::SetWatches2;
 use quorate_protocol::{
@@ -20,14 +18,13 @@ use quorate_protocol::{
 };
 use quorate_state::{Action, Write};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::{AcquireError, OwnedSemaphorePermit};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Disconnect;
 use super::dispatch::{Route, route};
 use super::greeting::{self, Greeting};
-use super::listener::{ClientPort, INCOMING_PIECE_BYTES};
+use super::listener::ClientPort;
 use super::outbox::{End, Local, OpenSession, Outbox, Owed};
 use crate::admin::four_letter::{self, Word};
 use crate::consensus::membership::caller::Change;
@@ -47,18 +44,6 @@ const READ_BYTES_MAX: usize = 64 * 1024;
 /// input sends a reset, which can destroy answers the client has not read yet.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 4 * 1024 * 1024;
-/// It is thrown away, and many may linger at a time.
-const LINGER_CHUNK_BYTES: usize = 4 * 1024;
-
-/// A client that does not take this much in this time loses its connection if others wait for room to
-/// be answered.
-const STALL: Duration = Duration::from_secs(2);
-const STALL_BYTES: usize = 64 * 1024;
-
-/// A request longer than this has to wait for room before it is read in full, and loses it, with its
-/// connection, if it takes longer than that and others wait.
-const LONG_REQUEST_BYTES: usize = READ_BYTES_MAX;
-const LONG_REQUEST_TIME: Duration = Duration::from_secs(10);
 
 /// How long a server that stops waits for the answers to what it has read from a client: with them
 /// the client knows what became of all it asked for, and loses nothing but the connection.
@@ -90,11 +75,8 @@ enum Phase {
     Closing,
 }
 
-/// Keeps its place among those that wait.
-type AskForRoom =
-    Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send + Sync>>;
-
 /// One socket and all that is known of its client.
+#[derive(Debug)]
 pub struct Connection {
     port: Arc<ClientPort>,
     outbox: Arc<Outbox>,
@@ -115,24 +97,9 @@ pub struct Connection {
     /// A command that waits for room in the log's queue, with its number.
     held: Option<(u64, Bytes)>,
     pulse: Option<Arc<Pulse>>,
-    /// Room for the long request that is being read, and since when there has been.
-    room: Option<(OwnedSemaphorePermit, Instant)>,
-    asks_for_room: Option<AskForRoom>,
-    /// Since when there has been something to send that the socket does not take, and how much of it
-    /// has been taken.
-    sending: (Instant, usize),
     /// The session is this server's own: see [`Connection::open_read_only`].
     is_read_only: bool,
     end: Option<End>,
-}
-
-impl fmt::Debug for Connection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection")
-            .field("outbox", &self.outbox)
-            .field("phase", &self.phase)
-            .finish_non_exhaustive()
-    }
 }
 
 impl Connection {
@@ -152,9 +119,6 @@ impl Connection {
             sequence: 0,
             held: None,
             pulse: None,
-            room: None,
-            asks_for_room: None,
-            sending: (Instant::now(), 0),
             is_read_only: false,
             end: None,
         }
@@ -165,9 +129,6 @@ impl Connection {
         let (mut reader, mut writer) = socket.into_split();
         let reason = self.serve(&mut reader, &mut writer, stop).await;
         self.port.replica.unregister(self.outbox.number());
-        self.input = BytesMut::new();
-        self.room = None;
-        self.asks_for_room = None;
         self.linger(reader, writer).await;
         reason
     }
@@ -209,22 +170,7 @@ impl Connection {
                     continue;
                 }
             }
-            let freed = port.unsent.room();
-            tokio::pin!(freed);
-            let waits_for_unsent = self.outbox.lock().waits_for_room();
-            if waits_for_unsent {
-                freed.as_mut().enable();
-                if !port.unsent.is_short() {
-                    continue;
-                }
-            }
-            self.ask_for_room();
             let may_read = drain_until.is_none() && self.may_read();
-            let stalled = (!self.output.is_empty()).then(|| self.sending.0 + STALL);
-            let overdue = self
-                .room
-                .as_ref()
-                .map(|(_, since)| *since + LONG_REQUEST_TIME);
             if may_read {
                 self.input.reserve(self.read_bytes);
             }
@@ -243,24 +189,6 @@ impl Connection {
                     Err(_) => return Disconnect::Socket,
                 },
                 () = &mut room, if self.held.is_some() => {}
-                () = &mut freed, if waits_for_unsent => {}
-                permit = given(&mut self.asks_for_room), if self.asks_for_room.is_some() => {
-                    self.asks_for_room = None;
-                    self.room = permit.map(|permit| (permit, Instant::now()));
-                }
-                () = sleep_until(overdue), if overdue.is_some() => {
-                    if self.port.incoming.available_permits() == 0 {
-                        return Disconnect::SlowWriter;
-                    }
-                    self.room = self.room.take().map(|(permit, _)| (permit, Instant::now()));
-                }
-                () = sleep_until(stalled), if stalled.is_some() => {
-                    let (_, taken) = self.sending;
-                    if taken < STALL_BYTES && self.port.unsent.is_short() {
-                        return Disconnect::SlowReader;
-                    }
-                    self.sending = (Instant::now(), 0);
-                }
                 () = &mut handshake, if !matches!(self.phase, Phase::Open(_) | Phase::Closing) => {
                     self.port.metrics.sessionless_expired.fetch_add(1, Relaxed);
                     return Disconnect::HandshakeTimeout;
@@ -301,7 +229,6 @@ impl Connection {
                 if self.output.is_empty() {
                     return None;
                 }
-                self.sending = (Instant::now(), 0);
             }
             match writer.try_write(&self.output) {
                 Ok(bytes) => {
@@ -314,9 +241,7 @@ impl Connection {
         }
     }
 
-    fn count_sent(&mut self, bytes: usize) {
-        self.sending.1 += bytes;
-        self.outbox.lock().on_sent(bytes);
+    fn count_sent(&self, bytes: usize) {
         self.port
             .metrics
             .bytes_sent
@@ -338,8 +263,7 @@ impl Connection {
 
     /// Whether there is room for what more requests would bring with them.
     fn may_read(&self) -> bool {
-        let must_wait = self.held.is_some() || self.asks_for_room.is_some();
-        if self.end.is_some() || must_wait || self.phase == Phase::Opening {
+        if self.end.is_some() || self.held.is_some() || self.phase == Phase::Opening {
             return false;
         }
         let limits = &self.port.limits;
@@ -347,34 +271,6 @@ impl Connection {
         inner.owed_count() < limits.requests_per_connection_max
             && inner.owed_bytes() < limits.request_bytes_per_connection_max
             && !inner.is_congested()
-    }
-
-    /// How long the request is that has begun to come in, if that is long.
-    fn long_request(&self) -> Option<usize> {
-        if !matches!(self.phase, Phase::Open(_)) {
-            return None;
-        }
-        let announced = i32::from_be_bytes(*self.input.first_chunk::<LENGTH_BYTES>()?);
-        let bytes = usize::try_from(announced).ok()?;
-        let is_partial = self.input.len() < LENGTH_BYTES + bytes;
-        (is_partial && bytes > LONG_REQUEST_BYTES).then_some(bytes)
-    }
-
-    /// Gets in line for room for a long request, or gives back what an earlier one had.
-    fn ask_for_room(&mut self) {
-        match self.long_request() {
-            Some(bytes) if self.room.is_none() && self.asks_for_room.is_none() => {
-                let pieces = bytes
-                    .div_ceil(INCOMING_PIECE_BYTES)
-                    .min(self.port.incoming_pieces);
-                let pieces = u32::try_from(pieces).unwrap_or(u32::MAX);
-                let incoming = Arc::clone(&self.port.incoming);
-                self.asks_for_room = Some(Box::pin(incoming.acquire_many_owned(pieces)));
-            }
-            // Until it is on its way to the log it is still here.
-            None if self.held.is_none() => self.room = None,
-            _ => {}
-        }
     }
 
     /// Takes whole frames off the input, for as long as there is room for what they bring.
@@ -765,9 +661,7 @@ impl Connection {
     }
 
     fn local(&self, xid: Xid, op: Option<OpCode>, ask: Ask) -> Local {
-        let is_heavy = ask.is_heavy() || ask.may_be_large() && self.port.unsent.is_short();
         Local {
-            is_heavy,
             xid,
             op,
             since_us: self.port.clock.monotonic_us(),
@@ -823,7 +717,7 @@ impl Connection {
         }
         let drain = async {
             let mut drained = 0;
-            let mut scratch = BytesMut::with_capacity(LINGER_CHUNK_BYTES);
+            let mut scratch = BytesMut::with_capacity(READ_BYTES_MAX);
             while drained < LINGER_BYTES {
                 scratch.clear();
                 match reader.read_buf(&mut scratch).await {
@@ -834,14 +728,6 @@ impl Connection {
         };
         // Either the client has closed its side as well, or it had its chance.
         let _ = tokio::time::timeout(LINGER, drain).await;
-    }
-}
-
-/// Cancel safe: what was asked for stays in line.
-async fn given(asked: &mut Option<AskForRoom>) -> Option<OwnedSemaphorePermit> {
-    match asked {
-        Some(asked) => asked.await.ok(),
-        None => None,
     }
 }
 

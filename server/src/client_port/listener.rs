@@ -10,13 +10,12 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use quorate_protocol::Id;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Disconnect;
 use super::connection::Connection;
-use super::outbox::{Outbox, Unsent};
+use super::outbox::Outbox;
 use crate::admin::four_letter::TRACE_MASK_DEFAULT;
 use crate::clock::Clock;
 use crate::config::{Config, Secret};
@@ -39,16 +38,6 @@ const DESCRIPTORS_KEPT_MAX: u64 = 1024;
 
 /// So many of the longest requests of one connection may be under way.
 const FRAMES_UNDER_WAY: usize = 4;
-
-/// What may wait to be sent on all connections together, or twice as much as on one if that is more.
-const UNSENT_BYTES: usize = 32 << 20;
-
-/// A quarter of the bytes that may be under way to the log may be on their way in, as requests that are
-/// long and not there in full.
-const INCOMING_SHARE: usize = 4;
-
-/// Room among those is given out in pieces of so many bytes.
-pub(super) const INCOMING_PIECE_BYTES: usize = 1024;
 
 /// How long accepting pauses when the process has run out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -130,11 +119,6 @@ pub struct ClientPort {
     pub metrics: Arc<Metrics>,
     pub clock: Arc<dyn Clock>,
     pub randomness: Arc<dyn Randomness>,
-    /// What all connections are yet to be sent.
-    pub unsent: Arc<Unsent>,
-    /// Room for long requests that are not there in full.
-    pub incoming: Arc<Semaphore>,
-    pub incoming_pieces: usize,
     /// What the `gtmk` and `stmk` commands show and set.
     pub trace_mask: AtomicI64,
     super_digest: Option<Secret>,
@@ -163,19 +147,8 @@ impl ClientPort {
         clock: Arc<dyn Clock>,
         randomness: Arc<dyn Randomness>,
     ) -> Self {
-        let limits = Limits::new(&config);
-        let incoming_bytes = usize::try_from(config.request_bytes_outstanding_max)
-            .unwrap_or(usize::MAX)
-            / INCOMING_SHARE;
-        let incoming_pieces = incoming_bytes
-            .max(2 * limits.frame_bytes_max)
-            .div_ceil(INCOMING_PIECE_BYTES)
-            .min(Semaphore::MAX_PERMITS);
         Self {
-            unsent: Arc::new(Unsent::new(UNSENT_BYTES.max(2 * limits.outbox_bytes_max))),
-            incoming: Arc::new(Semaphore::new(incoming_pieces)),
-            incoming_pieces,
-            limits,
+            limits: Limits::new(&config),
             super_digest: config.super_digest.clone(),
             connection_numbers: AtomicU64::new(consensus.incarnation().first_connection()),
             trace_mask: AtomicI64::new(TRACE_MASK_DEFAULT),
@@ -257,7 +230,6 @@ impl ClientPort {
             number,
             peer,
             self.limits.outbox_bytes_max,
-            Arc::clone(&self.unsent),
             now_ms,
         ));
         self.replica.register(Arc::clone(&outbox));

@@ -39,8 +39,6 @@ pub enum Disconnect {
     TooManyIdentities,
     #[error("the client does not read what it is sent")]
     SlowReader,
-    #[error("the client sends a large request slowly, and others wait")]
-    SlowWriter,
     #[error("the client watches more paths than one connection may")]
     TooManyWatches,
     #[error("an answer does not fit a frame")]

@@ -13,7 +13,6 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use bytes::BytesMut;
 use parking_lot::{Mutex, MutexGuard};
@@ -24,7 +23,6 @@ use quorate_protocol::{
     ErrorCode, EventType, Id, OpCode, ReplyHeader, Response, SessionId, Xid, Zxid, jute,
 };
 use tokio::sync::Notify;
-use tokio::sync::futures::Notified;
 
 use super::Disconnect;
 use crate::replica::Ask;
@@ -34,51 +32,6 @@ const BUFFER_KEPT_BYTES: usize = 256 * 1024;
 
 /// Reading pauses while this share of the bound is waiting to be sent.
 const CONGESTED_SHARE: usize = 4;
-
-/// An answer up to here is given however little room there is: it costs no more than the connection
-/// itself.
-const SMALL_ANSWER_BYTES: usize = 16 * 1024;
-
-/// What waits to be sent on all connections together. Beyond its bound large answers wait, and those
-/// who do not read what they were given lose their connection.
-#[derive(Debug)]
-pub struct Unsent {
-    bytes: AtomicUsize,
-    bytes_max: usize,
-    freed: Notify,
-}
-
-impl Unsent {
-    pub fn new(bytes_max: usize) -> Self {
-        Self {
-            bytes: AtomicUsize::new(0),
-            bytes_max,
-            freed: Notify::new(),
-        }
-    }
-
-    /// Whether there is no room for large answers.
-    pub fn is_short(&self) -> bool {
-        self.bytes.load(Relaxed) >= self.bytes_max
-    }
-
-    /// Resolves when there is room again, after the future was enabled. Enable it before
-    /// [`Self::is_short`], or what happens in between goes unnoticed.
-    pub fn room(&self) -> Notified<'_> {
-        self.freed.notified()
-    }
-
-    fn add(&self, bytes: usize) {
-        self.bytes.fetch_add(bytes, Relaxed);
-    }
-
-    fn remove(&self, bytes: usize) {
-        let before = self.bytes.fetch_sub(bytes, Relaxed);
-        if before >= self.bytes_max && before - bytes < self.bytes_max {
-            self.freed.notify_waiters();
-        }
-    }
-}
 
 /// One connection's side of the server that others may touch.
 #[derive(Debug)]
@@ -113,11 +66,6 @@ pub struct Inner {
     end: Option<End>,
     stats: ConnectionStats,
     bytes_max: usize,
-    /// What of all connections' unsent bytes is this one's.
-    unsent: usize,
-    all_unsent: Arc<Unsent>,
-    /// The answer whose turn it is waits for room among those.
-    waits_for_room: bool,
 }
 
 /// The session a connection serves.
@@ -147,7 +95,7 @@ impl Owed {
         match self {
             Self::Handshake { .. } | Self::Write { .. } => (0, 0),
             Self::Round { local, .. } => (local.bytes, 0),
-            Self::Local(local) => (local.bytes, usize::from(local.is_heavy)),
+            Self::Local(local) => (local.bytes, usize::from(local.ask.is_heavy())),
         }
     }
 }
@@ -161,9 +109,6 @@ pub struct Local {
     pub since_us: u64,
     /// How long the request was: about what it takes to keep it.
     pub bytes: usize,
-    /// Whether it is only given by the connection's own task, and holds the writes behind it: see
-    /// [`Ask::is_heavy`].
-    pub is_heavy: bool,
     /// What the connection had proved when the request came in.
     pub identities: Arc<[Id]>,
     pub ask: Ask,
@@ -194,13 +139,7 @@ pub struct ConnectionStats {
 }
 
 impl Outbox {
-    pub fn new(
-        number: u64,
-        peer: SocketAddr,
-        bytes_max: usize,
-        all_unsent: Arc<Unsent>,
-        established_ms: i64,
-    ) -> Self {
+    pub fn new(number: u64, peer: SocketAddr, bytes_max: usize, established_ms: i64) -> Self {
         let identities = vec![Id::ip(peer.ip())].into();
         Self {
             number,
@@ -221,9 +160,6 @@ impl Outbox {
                 end: None,
                 stats: ConnectionStats::default(),
                 bytes_max,
-                unsent: 0,
-                all_unsent,
-                waits_for_room: false,
             }),
         }
     }
@@ -376,7 +312,7 @@ impl Inner {
         };
         let placeholder = Owed::Handshake { read_only: None };
         if let Owed::Round { local, .. } = std::mem::replace(found, placeholder) {
-            self.heavy_owed += usize::from(local.is_heavy);
+            self.heavy_owed += usize::from(local.ask.is_heavy());
             *found = Owed::Local(local);
             self.rounds_owed -= 1;
         }
@@ -384,47 +320,13 @@ impl Inner {
 
     /// Whether a parked answer can be given now.
     pub fn has_ready_answer(&self) -> bool {
-        self.has_parked() && !self.is_congested() && !self.waits_for_room()
-    }
-
-    /// Whether the answer whose turn it is waits for others to read theirs.
-    pub fn waits_for_room(&self) -> bool {
-        self.waits_for_room && self.all_unsent.is_short()
-    }
-
-    /// Whether an answer of so many bytes has to wait for room: not if a write is under way behind it,
-    /// which it must not show.
-    pub fn has_no_room_for(&self, bytes: impl FnOnce() -> usize) -> bool {
-        self.all_unsent.is_short()
-            && !self
-                .owed
-                .iter()
-                .any(|owed| matches!(owed, Owed::Write { .. }))
-            && bytes() > SMALL_ANSWER_BYTES
-    }
-
-    /// Puts back the answer whose turn it was, until there is room for it.
-    pub fn put_back(&mut self, local: Local) {
-        let owed = Owed::Local(local);
-        let (bytes, heavy) = owed.weight();
-        self.owed_bytes += bytes;
-        self.heavy_owed += heavy;
-        self.owed.push_front(owed);
-        self.waits_for_room = true;
-    }
-
-    /// So much of what was queued has been sent.
-    pub fn on_sent(&mut self, bytes: usize) {
-        // The answer to a four-letter word was never queued here.
-        let bytes = bytes.min(self.unsent);
-        self.unsent -= bytes;
-        self.all_unsent.remove(bytes);
+        self.has_parked() && !self.is_congested()
     }
 
     /// Takes the answer whose turn it is, as [`Inner::pop_local`], unless it is heavy, or can wait for
     /// room: not if a write is under way behind it.
     pub fn pop_local_or_park(&mut self) -> Option<Local> {
-        if matches!(self.owed.front(), Some(Owed::Local(local)) if local.is_heavy) {
+        if matches!(self.owed.front(), Some(Owed::Local(local)) if local.ask.is_heavy()) {
             return None;
         }
         if self.is_congested()
@@ -462,7 +364,6 @@ impl Inner {
         let (bytes, heavy) = owed.weight();
         self.owed_bytes -= bytes;
         self.heavy_owed -= heavy;
-        self.waits_for_room = false;
         Some(owed)
     }
 
@@ -521,7 +422,15 @@ impl Inner {
     }
 
     pub fn push_event(&mut self, zxid: Zxid, kind: EventType, path: &str) -> usize {
-        self.push_with(|out| encode_event(zxid, kind, path, out).is_ok())
+        self.push(|out| {
+            let header = ReplyHeader {
+                xid: Xid::NOTIFICATION,
+                zxid,
+                err: 0,
+            };
+            jute::encode(&header, out)?;
+            jute::encode(&WatcherEvent::new(kind, path), out)
+        })
     }
 
     pub fn count_answered(&mut self, since_us: u64, now_us: u64) -> u64 {
@@ -539,25 +448,12 @@ impl Inner {
         latency
     }
 
-    /// As [`Self::push_event`], of an event that is encoded already.
-    pub fn push_encoded(&mut self, frame: &[u8]) {
-        self.push_with(|frames| {
-            frames.extend_from_slice(frame);
-            true
-        });
-    }
-
     fn push(&mut self, write: impl FnOnce(&mut BytesMut) -> Result<(), jute::Error>) -> usize {
-        self.push_with(|frames| write_frame(frames, write).is_ok())
-    }
-
-    /// Queues what `append` appends; if it says that it could not, the connection ends.
-    fn push_with(&mut self, append: impl FnOnce(&mut BytesMut) -> bool) -> usize {
         if self.end.is_some() {
             return 0;
         }
         let before = self.frames.len();
-        if !append(&mut self.frames) {
+        if write_frame(&mut self.frames, write).is_err() {
             // Only an answer of more than 2 GiB does not encode.
             self.end_with(End::AtOnce(Disconnect::ResponseTooLarge));
             return 0;
@@ -567,58 +463,24 @@ impl Inner {
         if before > self.bytes_max {
             self.end_with(End::AtOnce(Disconnect::SlowReader));
         }
-        let bytes = self.frames.len() - before;
-        self.unsent += bytes;
-        self.all_unsent.add(bytes);
-        bytes
+        self.frames.len() - before
     }
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        self.all_unsent.remove(self.unsent);
-    }
-}
-
-/// An event as it goes out, to any number of connections.
-pub fn encode_event(
-    zxid: Zxid,
-    kind: EventType,
-    path: &str,
-    out: &mut BytesMut,
-) -> Result<(), jute::Error> {
-    write_frame(out, |out| {
-        let header = ReplyHeader {
-            xid: Xid::NOTIFICATION,
-            zxid,
-            err: 0,
-        };
-        jute::encode(&header, out)?;
-        jute::encode(&WatcherEvent::new(kind, path), out)
-    })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use bytes::BytesMut;
     use quorate_protocol::{ErrorCode, EventType, OpCode, Response, Xid, Zxid};
     use quorate_state::Query;
 
-    use super::{End, Local, Outbox, Owed, SMALL_ANSWER_BYTES, Unsent};
+    use super::{End, Local, Outbox, Owed};
     use crate::client_port::Disconnect;
     use crate::replica::Ask;
 
     const BYTES_MAX: usize = 1000;
 
     fn outbox() -> Outbox {
-        outbox_among(&Arc::new(Unsent::new(usize::MAX)))
-    }
-
-    fn outbox_among(all: &Arc<Unsent>) -> Outbox {
-        let peer = ([127, 0, 0, 1], 4000).into();
-        Outbox::new(1, peer, BYTES_MAX, Arc::clone(all), 0)
+        Outbox::new(1, ([127, 0, 0, 1], 4000).into(), BYTES_MAX, 0)
     }
 
     fn local(outbox: &Outbox, xid: i32) -> Owed {
@@ -627,7 +489,6 @@ mod tests {
             op: Some(OpCode::Ping),
             since_us: 0,
             bytes: 100,
-            is_heavy: false,
             identities: outbox.lock().identities().clone(),
             ask: Ask::Known(Response::Empty),
         })
@@ -694,7 +555,6 @@ mod tests {
             query: Query::GetEphemerals { prefix: None },
             watch: false,
         };
-        heavy.is_heavy = heavy.ask.is_heavy();
         let behind = local(&outbox, 3);
         let mut inner = outbox.lock();
         inner.owe(Owed::Write {
@@ -717,40 +577,6 @@ mod tests {
         );
         assert!(!inner.holds_writes());
         assert_eq!(inner.owed_bytes(), 0);
-    }
-
-    #[test]
-    fn a_large_answer_waits_for_others_to_read_theirs_and_a_small_one_does_not() {
-        let all = Arc::new(Unsent::new(500));
-        let (slow, other) = (outbox_among(&all), outbox_among(&all));
-        let event = "/p".repeat(200);
-        slow.lock()
-            .push_event(Zxid(1), EventType::NodeCreated, &event);
-        slow.lock()
-            .push_event(Zxid(1), EventType::NodeCreated, &event);
-        assert!(all.is_short());
-        let mut inner = other.lock();
-        assert!(!inner.has_no_room_for(|| SMALL_ANSWER_BYTES));
-        assert!(inner.has_no_room_for(|| SMALL_ANSWER_BYTES + 1));
-        let Owed::Local(large) = local(&other, 2) else {
-            unreachable!("it is one");
-        };
-        inner.put_back(large);
-        assert!(inner.waits_for_room() && !inner.has_ready_answer());
-        assert!(inner.holds_writes());
-        slow.lock().on_sent(400);
-        assert!(!all.is_short());
-        assert!(inner.has_ready_answer());
-        assert!(inner.pop_local().is_some());
-        drop(inner);
-        slow.lock()
-            .push_event(Zxid(1), EventType::NodeCreated, &event);
-        assert!(all.is_short());
-        drop(slow);
-        assert!(
-            !all.is_short(),
-            "what a connection leaves unsent is given back"
-        );
     }
 
     #[test]

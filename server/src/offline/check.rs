@@ -215,7 +215,7 @@ pub fn check(folders: &Folders) -> Result<Report, StorageError> {
     let states = check_snapshots(&snapshots, &mut report)?;
     match folders.outlook() {
         Ok(Some(outlook)) => {
-            check_log(folders, &snapshots, &outlook, &scanned, states, &mut report)
+            check_log(folders, &snapshots, &outlook, &scanned, states, &mut report);
         }
         Ok(None) => refuse(
             &mut report,

@@ -276,12 +276,13 @@ impl DataTree {
             let Kind::Ephemeral(owner) = Znode::decode(record).kind else {
                 unreachable!("the flags of a record say what it holds");
             };
-            // Of a session that ends the whole list is gone already.
-            if let Some(ids) = self.ephemerals.get_mut(&owner) {
-                ids.remove(&id);
-                if ids.is_empty() {
-                    self.ephemerals.remove(&owner);
-                }
+            let ids = self
+                .ephemerals
+                .get_mut(&owner)
+                .expect("an ephemeral is listed with its session");
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.ephemerals.remove(&owner);
             }
         }
         self.drop_due(id);

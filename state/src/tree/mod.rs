@@ -260,20 +260,13 @@ impl DataTree {
         zxid: Zxid,
         changes: &mut Vec<Change>,
     ) {
-        // All at once: a session may have a hundred thousand, and everybody waits meanwhile.
-        let ids = self.ephemerals.remove(&session).unwrap_or_default();
-        let mut listed: Vec<(String, NodeId)> = ids
-            .into_iter()
-            .map(|id| (self.nodes.path(id), id))
-            .collect();
-        listed.sort_unstable();
+        let mut left_behind = self.ephemerals_of(session);
         if planted(Canary::EphemeralLeftBehind) {
-            listed.pop();
+            left_behind.pop();
         }
-        changes.reserve(listed.len());
-        for (path, id) in listed {
-            let place = digest::path(&path);
-            self.delete_found(&path, Found { id, place }, zxid, changes);
+        for path in left_behind {
+            let found = self.find(&path).expect("a listed ephemeral is in the tree");
+            self.delete_found(&path, found, zxid, changes);
         }
     }
 

@@ -25,7 +25,7 @@ pub(super) struct Neighbour {
 
 impl Neighbour {
     pub(super) fn new(node: &Node) -> Self {
-        let mut client = node.connect_for(60_000);
+        let mut client = node.connect_for(10_000);
         client.call(&create(FOLDER, b"", 0)).unwrap();
         for number in 0..ZNODES {
             let ephemeral = i32::from(number % 2 == 0);
