@@ -192,7 +192,7 @@ fn bit_flips(args: &BitFlips) -> Result<Proven, String> {
 
 #[cfg(debug_assertions)]
 fn canaries(seed: u64) -> Result<Proven, String> {
-    let caught = quorate_proof::canaries::run(seed, |line| complain(line));
+    let caught = quorate_proof::canaries::run(seed, complain);
     let missed: Vec<String> = caught
         .iter()
         .filter(|caught| caught.by.is_none())

@@ -308,7 +308,8 @@ impl Worker {
         }
         self.follow_canon(upto);
         let held = &self.branch[place(upto)];
-        let purged = Some(held.entry.id);
+        let id = held.entry.id;
+        let purged = Some(id);
         let (chain_purged, mut moment) = (held.chain, now);
         moment.purged = purged;
         moment.chain_purged = chain_purged;
@@ -318,7 +319,6 @@ impl Worker {
         }
         self.ask(moment);
         self.tally.purges += 1;
-        let id = purged.expect("it is there");
         Ok(self.log().purge(id)?)
     }
 

@@ -299,9 +299,7 @@ impl Nemesis {
                 }
                 Err(why) if self.flipped.contains(&id) && is_refusal(&why) => {
                     // Found out: the operator takes it from here.
-                    if !self.damaged.contains_key(&id) {
-                        self.damaged.insert(id, None);
-                    }
+                    self.damaged.entry(id).or_insert(None);
                     let fault = self.begin(FaultClass::DiskLost, vec![id]);
                     self.undo.push((now + OPERATOR, Undo::NewDisk(id, fault)));
                 }

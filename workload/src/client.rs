@@ -297,7 +297,7 @@ impl Client {
                 Some(_) => {
                     self.raw
                         .listen((Instant::now() + RETRY).min(deadline))
-                        .await
+                        .await;
                 }
                 None => {}
             }

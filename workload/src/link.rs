@@ -93,6 +93,10 @@ pub(crate) enum Opening {
 }
 
 /// Something that came in.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one at a time, and nobody keeps it"
+)]
 #[derive(Debug)]
 pub(crate) enum Heard {
     Answer(Answer),

@@ -69,6 +69,10 @@ pub enum Connected {
 }
 
 /// What happened next.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one at a time, and nobody keeps it"
+)]
 #[derive(Debug)]
 pub enum Pumped {
     Answer(Answer),

@@ -129,13 +129,13 @@ impl Watches {
     pub(crate) fn nth(&self, index: usize) -> Option<(WatchList, &Path)> {
         let named = |list: WatchList| move |path| (list, path);
         let data = self.data.iter().chain(&self.exist);
-        let all = data
+        let mut all = data
             .map(named(WatchList::Data))
             .chain(self.child.iter().map(named(WatchList::Children)))
             .chain(self.persistent.iter().map(named(WatchList::Persistent)))
             .chain(self.recursive.iter().map(named(WatchList::Recursive)));
         let count = self.count();
-        all.skip(index.checked_rem(count)?).next()
+        all.nth(index.checked_rem(count)?)
     }
 }
 

@@ -120,6 +120,7 @@ fn services_are_given_what_they_were_promised_while_everything_breaks() {
 
 /// A judge that notices nothing proves nothing.
 #[test]
+#[ignore = "up to twenty runs: minutes without optimisation"]
 fn services_that_go_on_without_their_locks_are_noticed() {
     let noticed = (1..=20).any(|seed| {
         let outcome = run(seed, Duration::from_secs(30), true);
