@@ -55,6 +55,20 @@ client:
     QUORATE_INTEROP=required QUORATE_INTEROP_SERVERS=3 QUORATE_INTEROP_KILLS=2 cargo test -p quorate-tests --test client
     QUORATE_FAULTS=50 cargo test -p quorate-client --all-features --test faults kills
 
+# The recipes against Apache ZooKeeper and Quorate: one server, three, three of which some are killed
+recipes:
+    QUORATE_INTEROP=required cargo test -p quorate-tests --test recipes
+    QUORATE_INTEROP=required QUORATE_INTEROP_SERVERS=3 cargo test -p quorate-tests --test recipes
+    QUORATE_INTEROP=required QUORATE_INTEROP_SERVERS=3 QUORATE_INTEROP_KILLS=2 cargo test -p quorate-tests --test recipes
+
+# Whole ensembles in simulation: `just sim run --seeds 1..1000`, `just sim replay --seed 52`, `just sim canaries`
+sim *arguments:
+    cargo run --profile proof -p quorate-sim -- {{arguments}}
+
+# The page of what was proven, from the figures recorded in docs/trust
+trust:
+    cargo run -p quorate-checker --bin trust
+
 # The storage under power cuts, failing syncs and flipped bits: crash-points, bit-flips or canaries
 proof *arguments:
     cargo run --profile proof -p quorate-proof -- {{arguments}}
