@@ -81,7 +81,7 @@ fn a_torn_write_may_be_cut_off_in_any_number_of_attempts() {
             wreck.apply(op);
         }
         let mut starts = 0;
-        for torn in every_end(&wreck, &life.ops[last], 37) {
+        for torn in every_end(&wreck, &life.ops[last], 111) {
             let (image, _, _) = torn.cut(1, &mut random);
             let disk = TapeDisk::new(&image, life.window, true);
             let mut started = start(Arc::new(disk.clone())).expect("a torn write is cut off");
@@ -92,7 +92,7 @@ fn a_torn_write_may_be_cut_off_in_any_number_of_attempts() {
             drop(started);
             let mut again = Wreck::of(&image);
             for op in disk.take_ops() {
-                for torn in every_end(&again, &op, 1) {
+                for torn in every_end(&again, &op, 3) {
                     let (image, _, _) = torn.cut(1, &mut random);
                     let disk = TapeDisk::new(&image, life.window, false);
                     let mut started = start(Arc::new(disk)).expect("it is cut off again");
@@ -106,7 +106,7 @@ fn a_torn_write_may_be_cut_off_in_any_number_of_attempts() {
         starts
     };
     let starts = host::run(4, proof).expect("it runs");
-    assert!(starts > 500, "{starts} starts");
+    assert!(starts > 50, "{starts} starts");
 }
 
 /// The disk with so much of a write done, for one byte in so many.

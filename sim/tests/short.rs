@@ -4,12 +4,12 @@ use quorate_sim::run::run;
 
 /// Seeds that have found something once. Plans change with the program, so that a seed need not find
 /// the same again; what it found has a test of its own, where one was possible.
-const REGRESSIONS: [u64; 4] = [
+const REGRESSIONS: [u64; 2] = [
     // An engine that had ended was asked again and again without a pause.
     5,
     // A seal that was only in memory after a restart was followed by durable batches: a hole in the log
     // after the next power cut.
-    52, 1031, 1038,
+    52,
 ];
 
 #[test]
@@ -30,9 +30,5 @@ fn the_same_seed_gives_the_same_trace() {
     assert!(once.events > 1000, "too little happened");
     assert_eq!((once.hash, once.events), (again.hash, again.events));
     assert_eq!(once.history, again.history);
-}
-
-#[test]
-fn another_seed_gives_another_trace() {
-    assert_ne!(run(25, false).hash, run(30, false).hash);
+    assert_ne!(once.hash, run(25, false).hash, "another seed");
 }
